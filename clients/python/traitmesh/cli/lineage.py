@@ -1,0 +1,43 @@
+"""`traitmesh lineage`: where a value comes from and where it goes."""
+
+from pathlib import Path
+
+import click
+
+from traitmesh.cli.display import console
+from traitmesh.client import Client
+from traitmesh.graph import draw, tree
+
+
+@click.command()
+@click.argument("trait")
+@click.option(
+    "--direction", type=click.Choice(["upstream", "downstream", "both"]), default="upstream", show_default=True
+)
+@click.option("--all", "everything", is_flag=True, help="Show joins, filters and groups, too.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Draw it to this SVG file.")
+@click.pass_obj
+def lineage(client: Client, trait: str, direction: str, everything: bool, output: Path | None) -> None:
+    """Show the lineage of TRAIT, or of a column `schema.table.column`, as a tree or as a picture."""
+    root = trait if "." in trait else f"traits/{trait}"
+    found = client.get(
+        "lineage",
+        root=root,
+        direction=f"DIRECTION_{direction.upper()}",
+        directOnly=str(not everything).lower(),
+    )
+    edges = found.get("edges", [])
+    column = (found["root"]["dataset"], found["root"]["field"])
+    if output:
+        output.write_text(draw(edges, column))
+        console.print(f"drew {len(edges)} arrows to {output}")
+    elif direction == "upstream":
+        for line in tree(edges, column):
+            console.print(line, markup=False)
+    else:
+        for edge in edges:
+            ends = (edge["input"], edge["output"])
+            console.print(" -> ".join(f"{end['dataset']}.{end.get('field', '')}" for end in ends), markup=False)
+
+
+COMMANDS = [lineage]
