@@ -4,18 +4,20 @@ Histories hold references, never records or secrets: a workflow's input is a res
 """
 
 import asyncio
+import contextvars
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import structlog
+from google.rpc import status_pb2
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.exceptions import ApplicationError
@@ -87,6 +89,38 @@ def search_attributes(workspace: str) -> TypedSearchAttributes:
     return TypedSearchAttributes([SearchAttributePair(WORKSPACE, workspace)])
 
 
+@contextmanager
+def heartbeating(seconds: float = 3) -> Iterator[None]:
+    """Within the block, an activity of a thread tells Temporal that it lives, whatever it is busy with.
+
+    A worker that was killed tells nothing, and the activity starts anew elsewhere after its heartbeat timeout.
+    """
+    ended = threading.Event()
+    context = contextvars.copy_context()
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            context.run(activity.heartbeat)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def fault_of(error: WorkflowFailureError) -> errors.Fault:
+    """The fault that an activity of a failed workflow raised, for the caller who waited for the workflow."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ApplicationError):
+        cause = cause.__cause__
+    if cause is None or not cause.details:
+        return errors.Internal("a workflow failed; the Temporal UI shows where")
+    return errors.Remote(status_pb2.Status.FromString(cause.details[0]))
+
+
 class FaultInterceptor(Interceptor):
     """Turns a Fault of an activity into an ApplicationError: the one place where Temporal learns whether to retry."""
 
@@ -112,7 +146,8 @@ class _FaultActivity(ActivityInboundInterceptor):
 
 
 def _application_error(fault: errors.Fault) -> ApplicationError:
-    return ApplicationError(fault.message, type=fault.reason_name, non_retryable=not fault.retriable)
+    status = fault.status().SerializeToString()
+    return ApplicationError(fault.message, status, type=fault.reason_name, non_retryable=not fault.retriable)
 
 
 class Queue(NamedTuple):

