@@ -38,7 +38,7 @@ logs: ## Show the logs as they are written (NAME=gateway for one)
 ##@ Work on it
 .PHONY: test lint format gen bench lock clean
 test: setup ## Run all tests (ARGS="-k ledger" for some)
-	@$(RUN) -m pytest $(ARGS)
+	@TRAITMESH_TEMPORAL_BINARY=$$($(RUN) -m deploy.local.temporal) $(RUN) -m pytest $(ARGS)
 
 lint: setup ## Check style, types and the contract
 	@ruff format --check .
@@ -60,8 +60,8 @@ lock: $(UV) ## Pin the newest versions, with hashes
 	    --custom-compile-command "make lock" requirements/$$name.in --output-file requirements/$$name.lock
 	done
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" --no-emit-package traitmesh-connector \
-	  $(CONNECTORS:%=connectors/%/pyproject.toml) --output-file requirements/connectors.lock
+	  --custom-compile-command "make lock" --override <(echo "traitmesh-connector @ ./libs/connector") \
+	  --no-emit-package traitmesh-connector $(CONNECTORS:%=connectors/%/pyproject.toml) --output-file requirements/connectors.lock
 
 clean: stop ## Remove all that was made here: environments, generated code, state
 	@rm -rf .venv .envs gen .traitmesh .pytest_cache .mypy_cache .ruff_cache
