@@ -37,7 +37,7 @@ CHANNEL = "growth"
 #: Share of the records that must be confirmed before the worker is killed: in the middle, for sure.
 KILL_AFTER = 0.2
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Journey:
     def run(self, *arguments: str, may_fail: bool = False) -> int:
         """Runs a `traitmesh` command as a user would, shown with its output; ends the demo if it fails."""
         shown = " ".join(f"'{a}'" if set(a) & set(' {"') else a for a in arguments)
-        console.print(f"[bold]$ traitmesh {shown}[/]", markup=True, soft_wrap=True)
+        console.print(f"[bold]$ traitmesh {shown}[/]")
         environment = os.environ | {
             "TRAITMESH_HOME": str(self.stack.folder),
             "TRAITMESH_WORKSPACE": self.workspace,
@@ -107,7 +107,7 @@ def _enter_workspace(stack: Stack) -> Journey:
 def load_events(journey: Journey) -> None:
     """Events, as the game's trackers write them."""
     files = _events(journey.stack.folder / "tusk" / f"{USERS}-{EVENTS}-{SEED}")
-    journey.run("events", "load", *(str(file.relative_to(ROOT)) for file in files))
+    journey.run("events", "load", *(os.path.relpath(file, ROOT) for file in files))
     journey.run("events", "quarantine")
     loads = list(journey.client.pages("loads", "loads"))
 

@@ -24,7 +24,7 @@ EVERY_WORKSPACE = "-"
 
 Role = Literal["viewer", "editor", "admin", "service"]
 
-#: What a viewer may do. An editor may do everything but administer; `internal` is for services.
+#: What a viewer may do. An editor may do everything in its workspace; `internal` is for services.
 VIEWER_PERMISSIONS = frozenset(
     {
         "workspaces.read",
@@ -53,10 +53,11 @@ class Caller:
             return True
         if permission == "internal":
             return False
-        if self.role == "admin":
+        if permission.endswith(".admin"):
+            # What concerns the installation is for its own administrators, not for those of one workspace.
+            return self.role == "admin" and self.workspace == EVERY_WORKSPACE
+        if self.role in ("admin", "editor"):
             return True
-        if self.role == "editor":
-            return not permission.endswith(".admin")
         return permission in VIEWER_PERMISSIONS
 
     def may_enter(self, workspace: str) -> bool:

@@ -20,7 +20,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.opentelemetry import TracingInterceptor
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError
 from temporalio.worker import (
     ActivityInboundInterceptor,
@@ -137,7 +137,7 @@ class _FaultActivity(ActivityInboundInterceptor):
             raise _application_error(fault) from None
         except grpc.RpcError as error:
             raise _application_error(errors.from_rpc(error)) from None
-        except (ApplicationError, asyncio.CancelledError):
+        except (ApplicationError, CancelledError, asyncio.CancelledError):
             raise
         except Exception as error:
             log.error("activity failed", activity=activity.info().activity_type, exc_info=True)

@@ -275,14 +275,14 @@ def replace_lineage(tx: Connection, workspace: str, job: str, run: str, edges: I
 def edges_into(
     tx: Connection, workspace: str, columns: Sequence[domain.Column], influences: Sequence[str], limit: int
 ) -> list[StoredEdge]:
-    """Edges whose output is one of the columns, or the whole dataset of one."""
+    """Edges whose output is one of the columns, or the dataset of one; a whole dataset means all its columns."""
     return _edges(tx, workspace, "output", columns, influences, limit)
 
 
 def edges_from(
     tx: Connection, workspace: str, columns: Sequence[domain.Column], influences: Sequence[str], limit: int
 ) -> list[StoredEdge]:
-    """Edges whose input is one of the columns, or the whole dataset of one."""
+    """Edges whose input is one of the columns, or the dataset of one; a whole dataset means all its columns."""
     return _edges(tx, workspace, "input", columns, influences, limit)
 
 
@@ -290,12 +290,16 @@ def _edges(
     tx: Connection, workspace: str, end: str, columns: Sequence[domain.Column], influences: Sequence[str], limit: int
 ) -> list[StoredEdge]:
     edge = lineage_edges.c
-    place = tuple_(edge[f"{end}_namespace"], edge[f"{end}_dataset"], edge[f"{end}_field"])
-    wanted = {(c.namespace, c.dataset, c.field) for c in columns}
-    wanted |= {(c.namespace, c.dataset, "") for c in columns}
+    dataset, field = (edge[f"{end}_namespace"], edge[f"{end}_dataset"]), edge[f"{end}_field"]
+    named = {(c.namespace, c.dataset, name) for c in columns if c.field for name in (c.field, "")}
+    whole = {(c.namespace, c.dataset) for c in columns if not c.field}
     query = (
         select(lineage_edges)
-        .where(edge.workspace == workspace, edge.influence.in_(influences), place.in_(sorted(wanted)))
+        .where(
+            edge.workspace == workspace,
+            edge.influence.in_(influences),
+            tuple_(*dataset, field).in_(sorted(named)) | tuple_(*dataset).in_(sorted(whole)),
+        )
         .order_by(edge.output_dataset, edge.output_field, edge.input_dataset, edge.input_field)
         .limit(limit)
     )

@@ -24,7 +24,13 @@ ROOT = ("traitmesh.user_model", "ltv")
 
 
 def test_sources_are_what_nothing_flows_into() -> None:
-    assert sources_of(EDGES) == ["traitmesh.events.name", "traitmesh.events.se_value"]
+    assert sources_of(EDGES, ROOT) == ["traitmesh.events.se_value"]
+
+
+def test_a_count_comes_from_what_decides_which_rows_count() -> None:
+    counted = [edge("traitmesh.events.name", "dbt.user_traits.games", "INFLUENCE_INDIRECT")]
+    counted.append(edge("dbt.user_traits.games", "traitmesh.user_model.games"))
+    assert sources_of(counted, ("traitmesh.user_model", "games")) == ["traitmesh.events.name"]
 
 
 def test_a_tree_goes_from_the_value_to_its_sources() -> None:

@@ -14,9 +14,9 @@ import httpx
 
 from traitmesh.settings import Settings, read_settings
 
-#: Attempts at a call that met a restart, a conflict or a limit; mutations carry a request_id, so repeating is safe.
+#: Attempts at a call that met a restart or a conflict; mutations carry a request_id, so repeating is safe.
 ATTEMPTS = 5
-RETRIED = {409: ("ABORTED",), 429: ("RESOURCE_EXHAUSTED",), 502: (), 503: (), 504: ()}
+RETRIED = {409: ("ABORTED",), 502: (), 503: (), 504: ()}
 
 TIMEOUT = httpx.Timeout(150, connect=10)
 CHUNK_BYTES = 1 << 20

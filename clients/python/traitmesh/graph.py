@@ -15,10 +15,25 @@ BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 210, 40, 70, 16, 24
 SWEEPS = 12
 
 
-def sources_of(edges: Sequence[Json]) -> list[str]:
-    """The columns that nothing else flows into, as `schema.table.column`, in order."""
-    outputs = {_node(edge["output"]) for edge in edges}
-    return sorted({_label(_node(edge["input"])) for edge in edges if _node(edge["input"]) not in outputs})
+def sources_of(edges: Sequence[Json], root: Node) -> list[str]:
+    """The columns that `root` is made of and that nothing else flows into, as `schema.table.column`, in order.
+
+    A value is followed along what it is made from. Where that is nothing but rows, such as in a count, it is followed
+    along what decides which rows count.
+    """
+    inputs: dict[Node, dict[bool, set[Node]]] = defaultdict(lambda: {True: set(), False: set()})
+    for edge in edges:
+        direct = edge.get("influence") == "INFLUENCE_DIRECT"
+        inputs[_node(edge["output"])][direct].add(_node(edge["input"]))
+    sources, seen, waiting = set(), {root}, [root]
+    while waiting:
+        node = waiting.pop()
+        ways = inputs[node][True] or inputs[node][False]
+        if not ways and node != root:
+            sources.add(_label(node))
+        waiting += ways - seen
+        seen |= ways
+    return sorted(sources)
 
 
 def tree(edges: Sequence[Json], root: Node, depth: int = 0, seen: frozenset[Node] = frozenset()) -> Iterable[str]:

@@ -44,13 +44,19 @@ def test_nothing_else_is_believed(token: str | None) -> None:
         ("editor", "profiles.read", True),
         ("editor", "workspaces.admin", False),
         ("editor", "internal", False),
-        ("admin", "workspaces.admin", True),
+        ("admin", "workspaces.admin", False),
+        ("admin", "syncs.write", True),
         ("admin", "internal", False),
         ("service", "internal", True),
     ],
 )
 def test_roles_hold_permissions(role: auth.Role, permission: str, allowed: bool) -> None:
     assert auth.Caller("x", "tusk", role).may(permission) is allowed
+
+
+def test_an_administrator_of_the_installation_may_make_workspaces() -> None:
+    assert auth.Caller("root", auth.EVERY_WORKSPACE, "admin").may("workspaces.admin")
+    assert not auth.Caller("root", auth.EVERY_WORKSPACE, "editor").may("workspaces.admin")
 
 
 def test_a_caller_enters_one_workspace_or_every() -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from traitmesh.client import Json
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:

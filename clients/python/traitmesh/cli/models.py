@@ -109,14 +109,20 @@ def run_build(client: Client, as_of: str | None) -> None:
     started = client.create("builds", {"asOf": as_of} if as_of else {})
     console.print(f"{short(started['name'], 2)} of {short(started['modelRevision'], 2)}")
     shown = 0
+    with console.status("starting") as status:
 
-    def show(resource: Json) -> None:
-        nonlocal shown
-        for step in resource.get("steps", [])[shown:]:
-            console.print(f"  {step['step']:24} {seconds(step.get('duration')):>9}  {step.get('outcome', '')}")
-            shown += 1
+        def show(resource: Json) -> None:
+            nonlocal shown
+            steps = resource.get("steps", [])
+            # The last step of a build that runs is not over yet.
+            over = steps[:-1] if resource["state"] in UNFINISHED else steps
+            for step in over[shown:]:
+                console.print(f"  {step['step']:24} {seconds(step.get('duration')):>9}  {step.get('outcome', '')}")
+            shown = len(over)
+            if steps:
+                status.update(steps[-1]["step"])
 
-    ended = client.wait(started["name"], UNFINISHED, show)
+        ended = client.wait(started["name"], UNFINISHED, show)
     _show_build(ended)
     if ended["state"] != "STATE_SUCCEEDED":
         raise SystemExit(1)

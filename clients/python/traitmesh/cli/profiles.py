@@ -23,8 +23,9 @@ def profile(client: Client, user_id: str, provenance: bool) -> None:
     for trait, value in found.get("traits", {}).items():
         row = [trait, value]
         if provenance:
-            edges = client.get("lineage", root=f"traits/{trait}", direction="DIRECTION_UPSTREAM", directOnly="true")
-            row.append(", ".join(sources_of(edges.get("edges", []))))
+            found_lineage = client.get("lineage", root=f"traits/{trait}", direction="DIRECTION_UPSTREAM")
+            column = (found_lineage["root"]["dataset"], found_lineage["root"]["field"])
+            row.append(", ".join(sources_of(found_lineage.get("edges", []), column)))
         rows.append(row)
     table(["trait", "value", *(["made of"] if provenance else [])], rows)
     console.print(f"audiences: {', '.join(found.get('audiences', [])) or 'none'}")
