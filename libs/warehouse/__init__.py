@@ -1,0 +1,45 @@
+"""The warehouse of a workspace: one interface, several engines, one conformance suite."""
+
+from libs.warehouse.interface import (
+    Capabilities,
+    Column,
+    Conflict,
+    DbtProfile,
+    Dialect,
+    KeyViolation,
+    LimitExceeded,
+    Limits,
+    MergeCounts,
+    NotFound,
+    QueryError,
+    SnapshotExpired,
+    Transaction,
+    Unavailable,
+    Unsupported,
+    Warehouse,
+    WarehouseError,
+)
+from libs.warehouse.open import close_warehouses, open_warehouse, provision_workspace
+
+__all__ = [
+    "Capabilities",
+    "Column",
+    "Conflict",
+    "DbtProfile",
+    "Dialect",
+    "KeyViolation",
+    "LimitExceeded",
+    "Limits",
+    "MergeCounts",
+    "NotFound",
+    "QueryError",
+    "SnapshotExpired",
+    "Transaction",
+    "Unavailable",
+    "Unsupported",
+    "Warehouse",
+    "WarehouseError",
+    "close_warehouses",
+    "open_warehouse",
+    "provision_workspace",
+]
