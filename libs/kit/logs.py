@@ -3,6 +3,7 @@
 An exception is logged by type and place. Its message is left out, since messages of databases and parsers quote values.
 """
 
+import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -24,9 +25,19 @@ def configure(service: str, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(service=service)
+    logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
+
+
+class _FromLibraries(logging.Handler):
+    """Logs of libraries in the same form: the text as it was written in their code, without what was filled in."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Passes one record on."""
+        log = structlog.get_logger().bind(logger=record.name)
+        log.log(record.levelno, str(record.msg), exc_info=record.exc_info)
 
 
 def _add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -37,7 +48,8 @@ def _add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -
 
 
 def _describe_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    error = sys.exc_info()[1] if event.pop("exc_info", None) else None
+    given = event.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else sys.exc_info()[1] if given else None
     if error is not None:
         event["error_type"] = type(error).__qualname__
         event["stack"] = "".join(traceback.format_tb(error.__traceback__))
