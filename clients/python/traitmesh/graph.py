@@ -6,10 +6,15 @@ Edges are those of the REST API: `{"input": {"dataset", "field"}, "output": {...
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import pairwise
+from typing import Any
 
 from traitmesh.client import Json
 
+#: A column, as (dataset, field).
 Node = tuple[str, str]
+#: Where an arrow stops in a layer: a node, or (source, target, layer) where it only passes.
+Stop = tuple[Any, ...]
 
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 210, 40, 70, 16, 24
 SWEEPS = 12
@@ -48,18 +53,16 @@ def tree(edges: Sequence[Json], root: Node, depth: int = 0, seen: frozenset[Node
 def draw(edges: Sequence[Json], root: Node) -> str:
     """An SVG picture of the graph: sources at the left, one column of boxes for each step, arrows between.
 
-    Layers by longest path, order within a layer by barycentres (Sugiyama, Tagawa and Toda 1981). Dashed arrows are
-    inputs that decide which rows count, not what the value is.
+    Layers by longest path, order within a layer by barycentres (Sugiyama, Tagawa and Toda 1981); a long arrow has a
+    place of its own in each layer that it passes, so that it hides behind no box. Dashed arrows are inputs that decide
+    which rows count, not what the value is.
     """
     arrows = {(_node(edge["input"]), _node(edge["output"])): edge for edge in edges}
-    layers = _layers(list(arrows)) or [[root]]
-    place = {
-        node: (MARGIN + index * (BOX_WIDTH + GAP_X), MARGIN + row * (BOX_HEIGHT + GAP_Y))
-        for index, layer in enumerate(layers)
-        for row, node in enumerate(layer)
-    }
-    width = 2 * MARGIN + len(layers) * (BOX_WIDTH + GAP_X) - GAP_X
-    height = 2 * MARGIN + max(len(layer) for layer in layers) * (BOX_HEIGHT + GAP_Y) - GAP_Y
+    level = _levels(list(arrows)) or {root: 0}
+    routes = {arrow: _route(arrow, level) for arrow in arrows}
+    place = _places(level, list(routes.values()))
+    width = 2 * MARGIN + (max(level.values()) + 1) * (BOX_WIDTH + GAP_X) - GAP_X
+    height = max(y for _, y in place.values()) + BOX_HEIGHT + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"',
         f'font-family="sans-serif" font-size="12" role="img" aria-label="Lineage of {escape(_label(root))}">',
@@ -67,49 +70,81 @@ def draw(edges: Sequence[Json], root: Node) -> str:
         '<path d="M0 0L8 4L0 8z" fill="#64748b"/></marker></defs>',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
-    parts += [_arrow(place[a], place[b], edge) for (a, b), edge in arrows.items()]
-    parts += [_box(node, place[node], node == root) for node in place]
+    parts += [_arrow([place[stop] for stop in route], arrows[arrow]) for arrow, route in routes.items()]
+    parts += [_box(node, place[node], node == root) for node in level]
     return "\n".join([*parts, "</svg>"])
 
 
-def _layers(arrows: list[tuple[Node, Node]]) -> list[list[Node]]:
-    inputs: dict[Node, set[Node]] = defaultdict(set)
-    outputs: dict[Node, set[Node]] = defaultdict(set)
-    for source, target in arrows:
-        inputs[target].add(source)
-        outputs[source].add(target)
-    nodes = inputs.keys() | outputs.keys()
-    level = dict.fromkeys(nodes, 0)
-    for _ in nodes:  # As many rounds as the longest path can have; a cycle ends there, too.
-        moved = False
-        for source, target in arrows:
-            if level[target] < level[source] + 1 <= len(nodes):
-                level[target] = level[source] + 1
-                moved = True
+def _levels(arrows: list[tuple[Node, Node]]) -> dict[Node, int]:
+    """How many arrows lead to each node at the most; in a circle, as far as the number of nodes allows."""
+    level = dict.fromkeys((node for arrow in arrows for node in arrow), 0)
+    for _ in level:
+        moved = [
+            (source, target) for source, target in arrows if level[source] < len(level) > level[target] <= level[source]
+        ]
+        for source, target in moved:
+            level[target] = max(level[target], min(level[source] + 1, len(level) - 1))
         if not moved:
             break
-    layers = [sorted(node for node in nodes if level[node] == n) for n in range(max(level.values(), default=-1) + 1)]
+    return level
+
+
+def _route(arrow: tuple[Node, Node], level: dict[Node, int]) -> list[Stop]:
+    """The nodes of an arrow, and between them a stop in each layer that it passes."""
+    source, target = arrow
+    passed = [(source, target, between) for between in range(level[source] + 1, level[target])]
+    return [source, *passed, target]
+
+
+def _places(level: dict[Node, int], routes: list[list[Stop]]) -> dict[Stop, tuple[int, int]]:
+    """Where the top left corner of each stop is."""
+    layers: dict[int, list[Stop]] = defaultdict(list)
+    inputs: dict[Stop, set[Stop]] = defaultdict(set)
+    outputs: dict[Stop, set[Stop]] = defaultdict(set)
+    for node in sorted(level):
+        layers[level[node]].append(node)
+    for route in routes:
+        for before, after in pairwise(route):
+            inputs[after].add(before)
+            outputs[before].add(after)
+        for stop in route[1:-1]:
+            layers[int(stop[2])].append(stop)
     for sweep in range(SWEEPS):
-        neighbours = inputs if sweep % 2 == 0 else outputs
-        rank = {node: row for layer in layers for row, node in enumerate(layer)}
-        for layer in layers:
-            layer.sort(key=lambda node: _barycentre(neighbours[node], rank, rank[node]))
-            rank |= {node: row for row, node in enumerate(layer)}
-    return layers
+        forwards = sweep % 2 == 0
+        rank = {stop: float(row) for layer in layers.values() for row, stop in enumerate(layer)}
+        for number in sorted(layers, reverse=not forwards):
+            layer = layers[number]
+            neighbours = inputs if forwards else outputs
+            layer.sort(key=lambda stop: _barycentre(neighbours[stop], rank, rank[stop]))
+            rank |= {stop: float(row) for row, stop in enumerate(layer)}
+    tallest = max(map(len, layers.values()))
+    place = {}
+    for number, layer in layers.items():
+        top = MARGIN + (tallest - len(layer)) * (BOX_HEIGHT + GAP_Y) // 2
+        for row, stop in enumerate(layer):
+            place[stop] = (MARGIN + number * (BOX_WIDTH + GAP_X), top + row * (BOX_HEIGHT + GAP_Y))
+    return place
 
 
-def _barycentre(neighbours: set[Node], rank: dict[Node, int], own: int) -> float:
-    return sum(rank[node] for node in neighbours) / len(neighbours) if neighbours else own
+def _barycentre(neighbours: set[Stop], rank: dict[Stop, float], own: float) -> float:
+    return sum(rank[stop] for stop in neighbours) / len(neighbours) if neighbours else own
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int], edge: Json) -> str:
-    x1, y1 = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2
-    x2, y2 = end[0], end[1] + BOX_HEIGHT // 2
-    bend = max(GAP_X // 2, (x2 - x1) // 2)
+def _arrow(places: list[tuple[int, int]], edge: Json) -> str:
+    """A curve from the right side of the first place to the left side of the last, straight through those between."""
+    (x, y), middle = places[0], BOX_HEIGHT // 2
+    path = [f"M{x + BOX_WIDTH} {y + middle}"]
+    at = x + BOX_WIDTH
+    for x_next, y_next in places[1:]:
+        bend = (x_next - at) // 2
+        path.append(f"C{at + bend} {y + middle} {x_next - bend} {y_next + middle} {x_next} {y_next + middle}")
+        if (x_next, y_next) != places[-1]:
+            path.append(f"H{x_next + BOX_WIDTH}")
+        at, y = x_next + BOX_WIDTH, y_next
     dashed = "" if edge.get("influence") == "INFLUENCE_DIRECT" else ' stroke-dasharray="4 3"'
     return (
-        f'<path d="M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" stroke="#64748b"{dashed} '
-        f'marker-end="url(#tip)"><title>{escape(edge.get("job", ""))}</title></path>'
+        f'<path d="{"".join(path)}" fill="none" stroke="#64748b"{dashed} marker-end="url(#tip)">'
+        f"<title>{escape(edge.get('job', ''))}</title></path>"
     )
 
 

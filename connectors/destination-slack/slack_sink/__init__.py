@@ -1,0 +1,1 @@
+"""A local server that speaks Slack's Web API: real state, authentication, errors and rate limits."""

@@ -1,0 +1,1 @@
+"""Write connectors that speak the Airbyte protocol, and run any that do."""
