@@ -116,9 +116,9 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         programs = self.programs()
         missing = [program for program in programs if self.processes.find(program.name) is None]
-        self._check_ports(missing)
+        self.check_ports(missing)
         say("PostgreSQL")
-        self._start_postgres()
+        self.start_postgres()
         environment = self.environment()
         for program in missing:
             self.processes.start(program, environment, ROOT)
@@ -163,7 +163,8 @@ class Stack:
         server.start()
         return server
 
-    def _start_postgres(self) -> None:
+    def start_postgres(self) -> None:
+        """Starts PostgreSQL if it does not run; the first time it makes room for the stack's connections."""
         first = not (self.folder / "postgres" / "PG_VERSION").exists()
         server = self._postgres()
         if first:
@@ -180,7 +181,8 @@ class Stack:
                 file.write(secrets.token_urlsafe(48))
         return path.read_text()
 
-    def _check_ports(self, programs: Iterable[Program]) -> None:
+    def check_ports(self, programs: Iterable[Program]) -> None:
+        """Raises StackError, naming the port, if another program has one that these programs need."""
         ports = {program.name: program.port for program in programs if program.port}
         if "temporal" in ports:
             ports["temporal-ui"] = self.port("temporal-ui")

@@ -26,6 +26,9 @@ from libs.kit import auth, errors, telemetry
 from libs.kit.settings import Settings
 
 MAX_MESSAGE_BYTES = 36 * 1024 * 1024
+CONNECTION_AGE_MS = 5 * 60 * 1000
+#: Longer than any call, so that none is cut off.
+CONNECTION_GRACE_MS = 2 * 60 * 60 * 1000
 
 #: For each service's full name, what adds its servicer to a server.
 Servicers = Mapping[str, Callable[[grpc.Server], None]]
@@ -59,6 +62,9 @@ def build_server(address: str, servicers: Servicers, settings: Settings) -> tupl
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
+            # Callers come back for another address now and then, and so find servers that were added.
+            ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
         ],
     )
     for add_to_server in servicers.values():
