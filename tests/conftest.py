@@ -57,13 +57,14 @@ def stack() -> Iterator[Stack]:
     """Everything that `make up` starts, with spans written to the logs."""
     # A short path, since PostgreSQL's socket lives in it.
     folder = Path(tempfile.mkdtemp(prefix="tm-"))
-    os.environ["TRAITMESH_TRACES"] = "console"
+    # Small batches, so that a small company's syncs have a middle.
+    os.environ |= {"TRAITMESH_TRACES": "console", "TRAITMESH_BATCH_RECORDS": "20"}
     running = Stack(folder, _free_offset())
     try:
         running.up(lambda _: None)
         yield running
     finally:
-        running.processes.stop(["slack-sink"], 5)
+        running.processes.stop(["slack-fast", "slack-slow"], 5)
         running.stop()
         if kept := os.environ.get("TRAITMESH_KEEP_LOGS"):
             shutil.copytree(folder / "logs", kept, dirs_exist_ok=True)
@@ -127,10 +128,22 @@ def crm_url(stack: Stack) -> str:
 @pytest.fixture(scope="session")
 def slack_url(stack: Stack) -> str:
     """A server of Slack's Web API with the channel #growth."""
+    return start_slack(stack, "fast", posts_per_second=50, burst=100)
+
+
+def start_slack(stack: Stack, name: str, posts_per_second: int, burst: int) -> str:
+    """Starts a server of Slack's Web API, which the stack's end ends too; returns its base URL."""
     port = free_port()
-    arguments = ("--port", str(port), "--state-file", str(stack.folder / "slack.db"), "--channels", "growth")
-    limits = ("--token", SLACK_TOKEN, "--posts-per-second", "50", "--burst", "100")
-    program = Program("slack-sink", (sys.executable, "-m", "slack_sink", *arguments, *limits), port)
+    options = {
+        "--port": port,
+        "--state-file": stack.folder / f"slack-{name}.db",
+        "--channels": "growth",
+        "--token": SLACK_TOKEN,
+        "--posts-per-second": posts_per_second,
+        "--burst": burst,
+    }
+    arguments = [str(part) for option in options.items() for part in option]
+    program = Program(f"slack-{name}", (sys.executable, "-m", "slack_sink", *arguments), port)
     environment = os.environ | {"PYTHONPATH": str(ROOT / "connectors" / "destination-slack")}
     stack.processes.start(program, environment, ROOT)
     return f"http://127.0.0.1:{port}/api/"

@@ -17,7 +17,7 @@ from libs.kit import errors
 
 METADATA_KEY = "x-traitmesh-caller"
 ALGORITHM = "HS256"
-TOKEN_SECONDS = 60
+TOKEN_SECONDS = 300
 
 #: The workspace of a caller that may enter every workspace.
 EVERY_WORKSPACE = "-"
@@ -95,7 +95,7 @@ class TokenSigner:
         self._key = key
 
     def sign(self, caller: Caller) -> str:
-        """A token that is good for a minute."""
+        """A token that outlives a call with all its retries."""
         claims = {
             "sub": caller.subject,
             "workspace": caller.workspace,

@@ -12,12 +12,16 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 
+#: How many of the innermost calls a logged exception shows.
+STACK_DEPTH = 12
+
 
 def configure(service: str, level: str) -> None:
     """Sets up logging for this process; call once, first."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            lambda _logger, _method, event: {**event, "service": service},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace,
@@ -27,7 +31,6 @@ def configure(service: str, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
 
 
@@ -52,5 +55,5 @@ def _describe_exception(_logger: object, _method: str, event: MutableMapping[str
     error = given[1] if isinstance(given, tuple) else sys.exc_info()[1] if given else None
     if error is not None:
         event["error_type"] = type(error).__qualname__
-        event["stack"] = "".join(traceback.format_tb(error.__traceback__))
+        event["stack"] = "".join(traceback.format_tb(error.__traceback__, -STACK_DEPTH))
     return event

@@ -133,10 +133,10 @@ class _FaultActivity(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         try:
             return await super().execute_activity(input)
-        except errors.Fault as fault:
+        except (errors.Fault, grpc.RpcError) as error:
+            fault = error if isinstance(error, errors.Fault) else errors.from_rpc(error)
+            log.warning("activity refused", activity=activity.info().activity_type, message=fault.message)
             raise _application_error(fault) from None
-        except grpc.RpcError as error:
-            raise _application_error(errors.from_rpc(error)) from None
         except (ApplicationError, CancelledError, asyncio.CancelledError):
             raise
         except Exception as error:

@@ -16,18 +16,18 @@ import psutil
 import pytest
 
 from deploy.local.stack import Stack
-from tests.conftest import SLACK_TOKEN, Company, eventually
+from tests.conftest import SLACK_TOKEN, Company, eventually, start_slack
 
 MOVING = ("STATE_PLANNING", "STATE_SENDING")
-RECORDS_PER_MESSAGE = 5
 
 
 @pytest.fixture(scope="module")
-def slow_slack(tusk: Company, slack_url: str) -> str:
-    """A destination that takes a few records at a time."""
-    config = {"token": SLACK_TOKEN, "base_url": slack_url, "records_per_message": RECORDS_PER_MESSAGE}
-    tusk.run("destination", "create", "slow-slack", "--connector", "destination-slack", "--config", json.dumps(config))
-    return slack_url
+def slow_slack(tusk: Company, stack: Stack) -> str:
+    """A destination that takes two messages a second."""
+    url = start_slack(stack, "slow", posts_per_second=2, burst=1)
+    config = json.dumps({"token": SLACK_TOKEN, "base_url": url})
+    tusk.run("destination", "create", "slow-slack", "--connector", "destination-slack", "--config", config)
+    return url
 
 
 def test_what_is_killed_is_running(stack: Stack) -> None:
@@ -79,7 +79,7 @@ def _told_once(company: Company, slack_url: str, sync: str, fault: Callable[[], 
     assert ended["state"] == "STATE_SUCCEEDED"
     users = int(company.client.get("builds/latest")["rowCount"])
     assert int(ended["confirmedCount"]) == users
-    told = Counter(user for text in _messages(slack_url)[before:] for user in re.findall(r"tusk-\d+", text))
+    told = Counter(user for text in _messages(slack_url)[before:] for user in re.findall(r"user_id: (\S+)", text))
     assert len(told) == users
     assert set(told.values()) == {1}
 

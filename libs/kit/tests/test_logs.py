@@ -18,7 +18,6 @@ def log(capfd: pytest.CaptureFixture[str]) -> Iterator[structlog.stdlib.BoundLog
     logs.configure("test", "info")
     yield structlog.get_logger()
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
 

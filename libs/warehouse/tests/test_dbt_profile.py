@@ -22,7 +22,8 @@ def test_the_target_reads_its_secret_from_the_environment(urls: dict[str, str]) 
 def test_a_lake_is_attached_under_its_alias(urls: dict[str, str], lake: Warehouse) -> None:
     target = open_warehouse(urls["ducklake"], "acme", Limits(memory="700MB", threads=3)).dbt_profile().target
     attached = target["attach"][0]
-    assert (target["type"], target["database"], target["schema"], target["threads"]) == ("duckdb", "lake", "dbt", 3)
+    assert (target["type"], target["database"], target["schema"], target["threads"]) == ("duckdb", "lake", "dbt", 1)
+    assert target["settings"]["threads"] == 3
     assert target["settings"]["memory_limit"] == "700MB"
     assert (attached["alias"], attached["is_ducklake"]) == ("lake", True)
     assert attached["options"]["META_SCHEMA"] == "lake_acme"

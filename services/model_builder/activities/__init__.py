@@ -1,0 +1,1 @@
+"""What the workflows do: each activity takes references, works for seconds or minutes, and may be repeated."""

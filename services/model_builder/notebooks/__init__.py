@@ -1,0 +1,1 @@
+"""Notebooks: what they declare, and their runs in a process of their own."""

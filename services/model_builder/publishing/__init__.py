@@ -1,0 +1,1 @@
+"""From the tables of traits to the model that is served: write, audit, publish."""

@@ -1,0 +1,52 @@
+"""Notebooks and their numbered revisions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
+
+from services.model_builder.store.tables import notebooks
+
+NotebookRow = Row[Any]
+
+
+def insert_notebook(
+    tx: Connection, workspace: str, notebook: str, *, sha256: str, content: bytes, trait: str, inputs: Sequence[str]
+) -> NotebookRow:
+    """Makes this the notebook's current revision, unless it is already, and returns that."""
+    current = find_notebook(tx, workspace, notebook)
+    if current is not None and current.sha256 == sha256:
+        return current
+    row = insert(notebooks).values(
+        workspace=workspace,
+        notebook=notebook,
+        revision=current.revision + 1 if current is not None else 1,
+        sha256=sha256,
+        content=content,
+        trait=trait,
+        inputs=list(inputs),
+    )
+    return tx.execute(row.returning(notebooks)).one()
+
+
+def find_notebook(tx: Connection, workspace: str, notebook: str, revision: int | None = None) -> NotebookRow | None:
+    """One revision of a notebook, the current one if none is given."""
+    query = select(notebooks).where(notebooks.c.workspace == workspace, notebooks.c.notebook == notebook)
+    if revision is not None:
+        query = query.where(notebooks.c.revision == revision)
+    return tx.execute(query.order_by(notebooks.c.revision.desc()).limit(1)).first()
+
+
+def list_notebooks(tx: Connection, workspace: str, after: str | None, limit: int | None) -> Sequence[NotebookRow]:
+    """The current revisions, by notebook id."""
+    query = (
+        select(notebooks)
+        .ext(distinct_on(notebooks.c.notebook))
+        .where(notebooks.c.workspace == workspace)
+        .order_by(notebooks.c.notebook, notebooks.c.revision.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(notebooks.c.notebook > after)
+    return tx.execute(query).all()
