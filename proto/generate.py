@@ -8,6 +8,7 @@ Everything goes to gen/, which is never edited or committed:
 A method without a permission, and a public method without a path, end the run with a message.
 """
 
+import importlib
 import re
 import shutil
 import sys
@@ -71,6 +72,7 @@ def _move_into_package(generated: Path) -> None:
 
 def _check_permissions() -> None:
     sys.path.insert(0, str(OUT))
+    importlib.invalidate_caches()  # The folder may not have been there when this process started.
     from traitmesh_proto.api.v1 import annotations_pb2 as annotations  # noqa: PLC0415
     from google.api import annotations_pb2 as http  # noqa: PLC0415
 
