@@ -73,8 +73,8 @@ def _move_into_package(generated: Path) -> None:
 def _check_permissions() -> None:
     sys.path.insert(0, str(OUT))
     importlib.invalidate_caches()  # The folder may not have been there when this process started.
-    from traitmesh_proto.api.v1 import annotations_pb2 as annotations  # noqa: PLC0415
     from google.api import annotations_pb2 as http  # noqa: PLC0415
+    from traitmesh_proto.api.v1 import annotations_pb2 as annotations  # noqa: PLC0415
 
     descriptors = FileDescriptorSet.FromString((PACKAGE / "descriptors.binpb").read_bytes())
     problems = []
