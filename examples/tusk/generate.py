@@ -56,6 +56,8 @@ def _show(lines: int) -> Callable[[int], None]:
     started = time.monotonic()
 
     def show(done: int) -> None:
+        if not sys.stderr.isatty():
+            return  # In a log, a line that overwrites itself is thousands of lines.
         seconds = time.monotonic() - started
         print(f"\r{done:>12,} of {lines:,} events, {seconds:.0f} s", end="", file=sys.stderr)
 
