@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 130
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -62,7 +64,7 @@ def show(figures: Sequence[Figure]) -> None:
     """Prints the figures as a table, with the gates that are met and those that are not."""
     table = Table(box=None, pad_edge=False)
     for heading in ("what", "ours", "unit", "peer", "its", "ratio", "gate", "met"):
-        table.add_column(heading, justify="right" if heading in {"ours", "its", "ratio"} else "left")
+        table.add_column(heading, justify="right" if heading in {"ours", "its", "ratio"} else "left", no_wrap=True)
     for figure in figures:
         met = "" if figure.gate is None or figure.ratio is None else "yes" if figure.gate.met(figure.ratio) else "NO"
         table.add_row(
@@ -75,7 +77,8 @@ def show(figures: Sequence[Figure]) -> None:
             str(figure.gate or ""),
             met,
         )
-    Console().print(table)
+    # Where the output is no terminal, its width would be taken as 80.
+    Console(width=max(Console().width, WIDTH)).print(table)
 
 
 def _rounded(value: float | None) -> float | None:
