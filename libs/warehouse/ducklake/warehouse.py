@@ -174,7 +174,7 @@ class DuckLake(SqlWarehouse):
             "database": ALIAS,
             "schema": "dbt",
             # One model at a time: with more, dbt-duckdb on DuckLake now and then does not find a table that it has just
-            # made (dbt-duckdb issue 748). A model itself still uses all threads of DuckDB.
+            # made (known to dbt-duckdb as number 748). A model itself still uses all threads of DuckDB.
             "threads": 1,
             "extensions": list(EXTENSIONS),
             "config_options": {"autoinstall_known_extensions": False},
