@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from libs.warehouse import NotFound, QueryError, Unavailable, Warehouse, open_warehouse, provision_workspace
+from libs.warehouse import Limits, NotFound, QueryError, Unavailable, Warehouse, open_warehouse, provision_workspace
 from libs.warehouse.tables import MIGRATIONS
 from libs.warehouse.tests.conftest import rows_of, write
 
@@ -96,13 +96,18 @@ def test_a_server_that_is_down_is_unavailable(url: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_an_older_workspace_waits_for_its_migration(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_workspace_waits_for_its_migration(url: str) -> None:
     provision_workspace(url, "older")
-    monkeypatch.setattr("libs.warehouse.open.MIGRATIONS", (*MIGRATIONS, ()))
+    warehouse = open_warehouse(url, "older")
+    record = f"UPDATE {warehouse.table('traitmesh.migrations')} SET number = "
+    with warehouse.transaction() as transaction:
+        transaction.execute(f"{record}{len(MIGRATIONS) - 1}")
+    another = Limits(threads=1)  # So that it is opened anew.
     with pytest.raises(Unavailable, match="provision it"):
-        open_warehouse(url, "older")
-    monkeypatch.undo()
-    assert open_warehouse(url, "older").workspace == "older"
+        open_warehouse(url, "older", another)
+    with warehouse.transaction() as transaction:
+        transaction.execute(f"{record}{len(MIGRATIONS)}")
+    assert open_warehouse(url, "older", another).workspace == "older"
 
 
 def test_the_catalog_of_a_workspace_is_a_schema_of_its_own(urls: dict[str, str], lake: Warehouse) -> None:
