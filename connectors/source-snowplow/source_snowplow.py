@@ -61,6 +61,9 @@ USERS = ("user_id", "domain_userid", "network_userid")
 # The search-index form adds one column to the standard ones.
 STANDARD = {*TSV_COLUMNS, "geo_location"}
 
+# What an event takes over from its row under the row's own name.
+KEPT = {*TEXTS, *TIMES, *NUMBERS, "user_id", "event_id"}
+
 # Millions of rows pass through these; each does in one call what a loop over columns would.
 ABSENT = dict.fromkeys((*TEXTS, *TIMES, *NUMBERS))
 texts_of, times_of, numbers_of = itemgetter(*TEXTS), itemgetter(*TIMES), itemgetter(*NUMBERS)
@@ -182,28 +185,34 @@ class Events:
         }
 
     def _event(self, row: Row) -> Row:
-        full = ABSENT | row
-        event: Row = dict(zip(TEXTS, plain_texts(full), strict=True))
-        event |= zip(TIMES, utc_times(full), strict=True)
-        event |= zip(NUMBERS, finite_numbers(full), strict=True)
+        event = ABSENT | row
+        clean_texts(event)
+        clean_times(event)
+        clean_numbers(event)
         event["user_id"] = first_present(row, USERS, "no_user")
-        event["time"] = time = first_present(event, TIMES, "no_time")
+        time = first_present(event, TIMES, "no_time")
         if time > self._latest:
             raise Unusable("time_in_future", "more than 24 hours ahead of the load")
-        event["name"] = name_of(event, row.get("event"))
+        name = name_of(event, row.get("event"))
         event["event_id"] = text(row.get("event_id"), "event_id") or stable_id(row)
-        event["unstruct_event"], event["contexts"] = self._nested(row)
+        # Last, since what a row put aside has no place for is not counted.
+        unstruct, contexts = self._nested(event, row)
+        event["time"], event["name"] = time, name
+        event["unstruct_event"], event["contexts"] = unstruct, contexts
         return event
 
-    def _nested(self, row: Row) -> tuple[Row | None, Row]:
+    def _nested(self, event: Row, row: Row) -> tuple[Row | None, Row]:
+        """Take everything out of the event that its row called by another name, and return the nested of it."""
         unstruct: Row = {}
         contexts: Row = {}
-        for field in row.keys() - STANDARD:
+        for field in [field for field in row if field not in KEPT]:
+            value = event.pop(field)
+            if field in STANDARD:
+                continue
             if field.startswith("contexts_"):
-                value = row[field]
                 contexts[field[9:]] = value if isinstance(value, list) else [value]
             elif field.startswith("unstruct_event_"):
-                unstruct[field[15:]] = row[field]
+                unstruct[field[15:]] = value
             else:
                 self.not_stored[field] += 1
         return unstruct or None, contexts
@@ -268,13 +277,19 @@ def json_rows(line: bytes) -> list[Row]:
         _check_encoding(line)
         raise Unusable("not_json", "the line is not JSON") from None
     if isinstance(found, dict) and "hits" not in found:
-        found = [found]
-    elif isinstance(found, dict) and isinstance(found["hits"], dict):
+        return [source_of(found)]
+    if isinstance(found, dict) and isinstance(found["hits"], dict):
         found = found["hits"].get("hits")
-    rows = found if isinstance(found, list) else [found]
-    if set(map(type, rows)) != {dict}:
+    rows = found if isinstance(found, list) and found else [found]
+    return list(map(source_of, rows))
+
+
+def source_of(row: object) -> Row:
+    """Return the event of a row: what a search-index hit holds, or the row itself."""
+    event = row.get("_source", row) if isinstance(row, dict) else None
+    if not isinstance(event, dict):
         raise Unusable("not_an_object", "an event must be a JSON object")
-    return [row.get("_source", row) for row in rows]
+    return event
 
 
 def tsv_rows(line: bytes) -> list[Row]:
@@ -316,29 +331,24 @@ def self_described(value: str | None, column: str) -> Iterator[tuple[str, Any]]:
         raise Unusable("not_json", f"{column} is not self-describing JSON") from None
 
 
-def utc_times(row: Row) -> Sequence[str | None]:
-    """Return the TIMES of a row in UTC."""
-    times: Sequence[Any] = times_of(row)
-    present = [time for time in times if time is not None]
-    if set(map(type, present)) <= {str} and all(map(SURE_TIME, present)):
-        return times
-    return [utc_time(value, column) for value, column in zip(times, TIMES, strict=True)]
+def clean_texts(event: Row) -> None:
+    """Make text of the TEXTS of an event."""
+    if not set(map(type, texts_of(event))) <= PLAIN_TEXT:
+        event.update((column, text(event[column], column)) for column in TEXTS)
 
 
-def finite_numbers(row: Row) -> Sequence[float | None]:
-    """Return the NUMBERS of a row."""
-    numbers: Sequence[Any] = numbers_of(row)
-    if set(map(type, numbers)) <= PLAIN_NUMBER:
-        return numbers
-    return [number(value, column) for value, column in zip(numbers, NUMBERS, strict=True)]
+def clean_times(event: Row) -> None:
+    """Bring the TIMES of an event to UTC."""
+    for value in times_of(event):
+        if value is not None and not (type(value) is str and SURE_TIME(value)):
+            event.update((column, utc_time(event[column], column)) for column in TIMES)
+            return
 
 
-def plain_texts(row: Row) -> Sequence[str | None]:
-    """Return the TEXTS of a row."""
-    texts: Sequence[Any] = texts_of(row)
-    if set(map(type, texts)) <= PLAIN_TEXT:
-        return texts
-    return [text(value, column) for value, column in zip(texts, TEXTS, strict=True)]
+def clean_numbers(event: Row) -> None:
+    """Make finite numbers of the NUMBERS of an event."""
+    if not set(map(type, numbers_of(event))) <= PLAIN_NUMBER:
+        event.update((column, number(event[column], column)) for column in NUMBERS)
 
 
 def utc_time(value: object, column: str) -> str | None:

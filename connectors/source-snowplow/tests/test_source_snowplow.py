@@ -158,6 +158,9 @@ SOON = (datetime.now(UTC) + timedelta(hours=25)).isoformat()
         ("number_unreadable", EVENT | {"se_value": "many"}),
         ("text_unreadable", EVENT | {"geo_city": ["a"]}),
         ("not_an_object", 7),
+        ("not_an_object", []),
+        ("not_an_object", [EVENT, 7]),
+        ("not_an_object", {"_source": 7}),
     ],
 )
 def test_a_row_that_cannot_be_an_event_is_put_aside_with_the_reason(tmp_path: Path, reason: str, row: Any) -> None:
@@ -213,6 +216,17 @@ def test_zero_is_a_user_and_times_come_in_many_forms(tmp_path: Path) -> None:
         "2026-01-31T10:00:00Z",
         "2026-01-31T10:00:00Z",
     ]
+
+
+def test_a_field_that_is_called_like_a_column_of_ours_is_not_that_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    foreign = {"name": "x", "time": "y", "contexts": "z", "unstruct_event": "z", "contexts_a_1": {"b": 1}}
+    ((event,), _) = read(write(tmp_path, "a.ndjson", lines(EVENT | foreign)))
+    assert (event["name"], event["time"]) == ("app_open", EVENT["derived_tstamp"])
+    assert (event["unstruct_event"], event["contexts"]) == (None, {"a_1": [{"b": 1}]})
+    assert "field name is not a Snowplow column: 1 not stored" in caplog.text
 
 
 def test_an_id_is_made_from_the_content_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from traitmesh_connector import runner
@@ -23,6 +24,7 @@ from traitmesh_connector.protocol import Stream, catalog_of, record_line
 HOSTILE = Path(__file__).parent / "hostile.py"
 USERS = Stream("users", {"type": "object"}, "append_dedup", ("id",))
 TOKEN = "s3cret-token"
+STATE = {"type": "STREAM", "stream": {"stream_descriptor": {"name": "users"}, "stream_state": {}}}
 
 
 def program(behaviour: str, **options: Any) -> runner.Program:
@@ -289,9 +291,14 @@ def test_a_source_of_the_old_protocol_is_read_exactly() -> None:
     assert message["record"]["data"] == {"id": 2**63 - 1}
 
 
+def test_each_message_comes_with_its_line() -> None:
+    pairs = list(runner.read_lines(program("read_state_twice"), {}, catalog_of(USERS), [STATE]))
+    assert len(pairs) == 2
+    assert all(orjson.loads(line) == message for message, line in pairs)
+
+
 def test_state_reaches_the_source_even_if_it_reads_it_twice() -> None:
-    state = {"type": "STREAM", "stream": {"stream_descriptor": {"name": "users"}, "stream_state": {}}}
-    assert [message["state"] for message in read("read_state_twice", state=[state])] == [state, state]
+    assert [message["state"] for message in read("read_state_twice", state=[STATE])] == [STATE, STATE]
 
 
 @pytest.mark.parametrize("behaviour", ["read_incomplete", "read_crash"])

@@ -6,7 +6,8 @@ whose message is safe to show. What a program logs arrives, redacted, at the log
 `traitmesh_connector.runner`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "check",
     "discover",
     "read",
+    "read_lines",
     "spec",
     "write",
 ]
@@ -76,6 +78,25 @@ def read(
     new config must be stored before reading on. A failure raises after the last good message; closing
     the iterator ends the program.
     """
+    lines = read_lines(program, config, catalog, state, idle_timeout=idle_timeout, environment=environment)
+    with closing(lines):
+        for message, _ in lines:
+            yield message
+
+
+def read_lines(
+    program: Program,
+    config: Mapping[str, Any],
+    catalog: Mapping[str, Any],
+    state: Sequence[Mapping[str, Any]] = (),
+    *,
+    idle_timeout: float = IDLE_TIMEOUT,
+    environment: Mapping[str, str] | None = None,
+) -> Generator[tuple[Message, bytes], None, None]:
+    """Do what `read` does, and yield each message with the line that it came in.
+
+    Whoever has a parser of their own gives it the line, instead of keeping and encoding what was decoded.
+    """
     documents = {
         "--config": orjson.dumps(config),
         "--catalog": orjson.dumps(catalog),
@@ -88,7 +109,7 @@ def read(
             for line in lines:
                 message = hearing.hear(line)
                 if message is not None and message["type"] in ("RECORD", "STATE", "CONTROL"):
-                    yield message
+                    yield message, line
         hearing.judge(child.exit_code(program.grace))
     silent = {configured["stream"]["name"] for configured in catalog["streams"]} - hearing.complete
     # Programs of before stream statuses say none at all; one that says some must say each.

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import pyarrow as pa
 from libs.kit import errors, telemetry
 from traitmesh_connector import runner
 from traitmesh_connector.errors import ConnectorError
+from traitmesh_connector.protocol import Message
 
 CONNECTOR = "source-snowplow"
 CHUNK_ROWS = 50_000
 _CHUNKS_AHEAD = 2
 
-#: The type of each column of an event, for DuckDB, which parses a chunk several times faster than Python could.
+#: The type of each column of an event, for DuckDB, which parses a chunk's lines several times faster than Python
+#: makes columns of decoded records. Lines are also cheap to hold, while the records of a chunk are millions of objects.
 _EVENT = {
     **dict.fromkeys(("event_id", "name", "user_id", "app_id", "platform", "event_name"), "VARCHAR"),
     **dict.fromkeys(("domain_userid", "network_userid", "domain_sessionid", "useragent", "user_ipaddress"), "VARCHAR"),
@@ -30,12 +32,11 @@ _EVENT = {
     **dict.fromkeys(("derived_tstamp", "etl_tstamp"), "TIMESTAMP"),
     **dict.fromkeys(("unstruct_event", "contexts"), "JSON"),
 }
-_PARSE = f"SELECT row, unnest(from_json(line, '{orjson.dumps(_EVENT).decode()}')) FROM lines"  # noqa: S608
+_RECORD = orjson.dumps({"record": {"data": _EVENT}}).decode()
+_PARSE = f"SELECT row, unnest(from_json(line, '{_RECORD}').record.data) FROM lines"  # noqa: S608
 QUARANTINE = pa.schema(
     [("row_hash", pa.string()), ("line", pa.int64())] + [(name, pa.string()) for name in ("reason", "detail", "raw")]
 )
-
-_Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -95,35 +96,37 @@ def _put(chunks: "queue.Queue[Any]", item: object, ended: threading.Event) -> bo
 def _read(connectors: Path, file: Path, environment: Mapping[str, str]) -> Iterator[Chunk]:
     program = runner.Program((str(connectors.absolute() / CONNECTOR / "bin" / CONNECTOR),), config_schema={})
     streams = [{"stream": {"name": name}, "sync_mode": "full_refresh"} for name in ("events", "quarantine")]
-    messages = runner.read(program, {"paths": [str(file.absolute())]}, {"streams": streams}, environment=environment)
-    first = 0
-    events: _Records = []
-    bad: _Records = []
+    heard = runner.read_lines(program, {"paths": [str(file.absolute())]}, {"streams": streams}, environment=environment)
     try:
-        for message in messages:
-            if message["type"] != "RECORD":
-                continue
-            record = message["record"]
-            (events if record["stream"] == "events" else bad).append(record["data"])
-            if len(events) + len(bad) >= CHUNK_ROWS:
-                yield _chunk(events, bad, first)
-                first += len(events)
-                events, bad = [], []
+        with duckdb.connect(config={"threads": 1}) as parser:
+            yield from _chunks(heard, parser)
     except ConnectorError as error:
         if error.failure_type == "config_error":
             raise errors.InvalidSource(f"the file cannot be read: {error.message}", tool=CONNECTOR) from error
         raise errors.ConnectorRefused(f"{CONNECTOR} broke: {error.message}", connector=CONNECTOR) from error
+
+
+def _chunks(heard: Iterable[tuple[Message, bytes]], parser: duckdb.DuckDBPyConnection) -> Iterator[Chunk]:
+    first = 0
+    events: list[bytes] = []
+    bad: list[Message] = []
+    for message, line in heard:
+        if message["type"] != "RECORD":
+            continue
+        if message["record"]["stream"] == "events":
+            events.append(line)
+        else:
+            bad.append(message["record"]["data"])
+        if len(events) + len(bad) >= CHUNK_ROWS:
+            yield _chunk(parser, events, bad, first)
+            first += len(events)
+            events, bad = [], []
     if events or bad:
-        yield _chunk(events, bad, first)
+        yield _chunk(parser, events, bad, first)
 
 
-def _chunk(events: _Records, bad: _Records, first: int) -> Chunk:
-    lines = pa.table(
-        {
-            "row": pa.array(range(first, first + len(events)), pa.int64()),
-            "line": pa.array(map(orjson.dumps, events), pa.string()),
-        }
-    )
-    with duckdb.connect(config={"threads": 1}) as parser:
-        parsed = parser.register("lines", lines).execute(_PARSE).to_arrow_table()
+def _chunk(parser: duckdb.DuckDBPyConnection, events: list[bytes], bad: list[Message], first: int) -> Chunk:
+    rows = pa.array(range(first, first + len(events)), pa.int64())
+    lines = pa.table({"row": rows, "line": pa.array(events, pa.string())})
+    parsed = parser.register("lines", lines).execute(_PARSE).to_arrow_table()
     return Chunk(parsed, pa.Table.from_pylist(bad, schema=QUARANTINE))

@@ -71,6 +71,17 @@ def test_contexts_and_times_arrive_as_they_were_sent(world: World) -> None:
     assert (row["name"], row["load"]) == ("click", 1)
 
 
+def test_events_are_stored_in_the_order_by_which_they_are_read(world: World) -> None:
+    parent = world.create_workspace("sorted")
+    sent = [("bo", 3, "b"), ("ana", 9, "a"), ("bo", 1, "a"), ("ana", 5, "b"), ("ana", 4, "a")]
+    content = lines(*(event(user, day, event_name=name) for user, day, name in sent))
+    world.load(parent, "a.ndjson", content)
+    # The rows of one file come in its order.
+    found = world.rows("sorted", "SELECT name, user_ord, time FROM {}", "traitmesh.events")
+    assert len(found) == 5
+    assert found == sorted(found, key=lambda row: (row["name"], row["user_ord"], row["time"]))
+
+
 def test_two_loads_at_once_give_each_ordinal_once(world: World) -> None:
     parent = world.create_workspace("atonce")
     files = [lines(*(event(f"user-{file}-{number}", 1) for number in range(200))) for file in range(3)]
