@@ -37,7 +37,6 @@ class Company:
         environment = os.environ | {
             "TRAITMESH_HOME": str(self.home),
             "TRAITMESH_WORKSPACE": self.workspace,
-            "COLUMNS": "200",
         }
         done = subprocess.run(
             [sys.executable, "-m", "traitmesh.cli", *arguments],

@@ -4,11 +4,12 @@ A service's `alembic/env.py` is one call of `run_migrations`; `python -m service
 so several processes may start at once: one migrates, the others wait.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, MetaData, create_engine, text
+from sqlalchemy import Column, Connection, DateTime, Engine, MetaData, create_engine, func, text
 
 from libs.kit.settings import Settings
 
@@ -47,6 +48,16 @@ def upgrade(engine: Engine, schema: str, scripts: Path) -> None:
             connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
             connection.execute(text("RESET lock_timeout"))
             connection.commit()
+
+
+def lock(tx: Connection, what: str) -> None:
+    """Waits for, and until the transaction's end is, the only one who holds the lock of this name."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"), {"what": what})
+
+
+def time_column(name: str = "create_time") -> Column[datetime]:
+    """A column for a moment in time: that of the insertion unless it is given."""
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
 def run_migrations(metadata: MetaData) -> None:

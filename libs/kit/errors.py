@@ -7,6 +7,7 @@ hold a secret or a personal value.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -15,6 +16,8 @@ from grpc_status import rpc_status
 from traitmesh_proto.api.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN = "traitmesh"
+
+Thing = TypeVar("Thing")
 
 
 class Fault(Exception):
@@ -102,13 +105,20 @@ class PermissionDenied(Fault):
 
 
 class NotFound(Fault):
-    """Not there, or another workspace's: the two look the same."""
+    """Not there, or another workspace's: the two look the same. A hint says what to do about it."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = ErrorReason.ERROR_REASON_RESOURCE_NOT_FOUND
 
-    def __init__(self, resource: str) -> None:
-        super().__init__(f"there is no {resource}", resource=resource)
+    def __init__(self, resource: str, hint: str = "") -> None:
+        super().__init__("; ".join(filter(None, (f"there is no {resource}", hint))), resource=resource)
+
+
+def found(thing: Thing | None, resource: str, hint: str = "") -> Thing:
+    """What was looked for; raises NotFound where there is none."""
+    if thing is None:
+        raise NotFound(resource, hint)
+    return thing
 
 
 class AlreadyExists(Fault):

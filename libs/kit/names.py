@@ -5,6 +5,9 @@ from functools import cache
 
 from libs.kit import errors
 
+#: The root of every name.
+WORKSPACE = "workspaces/{workspace}"
+
 #: Ids that people choose and that stay out of SQL: `eu-payers`.
 ID = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 #: Ids that become a column: `days_since_last_seen`.

@@ -2,7 +2,8 @@
 
 The id, a hash of the request and the answer are a row in the service's own schema, written in the transaction of the
 effect itself. A second call with the same id waits for the first to commit and gets its answer; the same id with
-another request is refused. A call that failed leaves no row, so it can be repeated.
+another request is refused. A call that failed leaves no row, so it can be repeated. With `validate_only` the answer is
+what would happen, and nothing of it stays.
 """
 
 import hashlib
@@ -15,8 +16,11 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    Engine,
     LargeBinary,
     MetaData,
+    Row,
+    Select,
     Table,
     Text,
     Uuid,
@@ -52,39 +56,77 @@ def request_table(metadata: MetaData) -> Table:
     )
 
 
-def once(
-    transaction: Connection,
+def mutate(
+    engine: Engine,
     table: Table,
     workspace: str,
     request: Request,
-    *,
     answer_type: type[Answer],
-    effect: Callable[[], Answer],
+    effect: Callable[[Connection], Answer],
 ) -> Answer:
-    """Runs `effect` unless this request has been answered before; then returns that answer.
+    """Runs `effect` in a transaction, unless this request has been answered before; then returns that answer.
 
+    `table` is the service's `request_table`. Of a request with `validate_only`, nothing that `effect` wrote is kept.
     Raises InvalidArgument if request_id is not a UUID, RequestIdReused if it belongs to another request.
     """
-    if not request.request_id:
-        return effect()
-    key = _parse(request.request_id)
-    fingerprint = hashlib.sha256(
-        type(request).__name__.encode() + request.SerializeToString(deterministic=True)
-    ).digest()
-    claim = insert(table).values(workspace=workspace, request_id=key, fingerprint=fingerprint)
-    claimed = transaction.execute(claim.on_conflict_do_nothing().returning(table.c.request_id)).first()
-    mine = (table.c.workspace == workspace) & (table.c.request_id == key)
-    if claimed is not None:
-        answer = effect()
-        transaction.execute(update(table).where(mine).values(answer=answer.SerializeToString()))
+    with engine.connect() as tx:
+        if getattr(request, "validate_only", False):
+            return effect(tx)
+        answer = _once(tx, table, workspace, request, answer_type, effect) if request.request_id else effect(tx)
+        tx.commit()
         return answer
-    row = transaction.execute(select(table.c.fingerprint, table.c.answer).where(mine)).one()
-    if bytes(row.fingerprint) != fingerprint:
+
+
+def answered(
+    engine: Engine, table: Table, workspace: str, request: Request, answer_type: type[Answer]
+) -> Answer | None:
+    """What this request was answered before, None if it is new: for checks that take too long for a transaction.
+
+    Raises as `mutate` does.
+    """
+    if not request.request_id:
+        return None
+    with engine.connect() as tx:
+        kept = tx.execute(_kept(table, workspace, _parse(request.request_id))).one_or_none()
+    return None if kept is None else _answer(kept, request, answer_type)
+
+
+def _once(
+    tx: Connection,
+    table: Table,
+    workspace: str,
+    request: Request,
+    answer_type: type[Answer],
+    effect: Callable[[Connection], Answer],
+) -> Answer:
+    key = _parse(request.request_id)
+    claim = insert(table).values(workspace=workspace, request_id=key, fingerprint=_fingerprint(request))
+    claimed = tx.execute(claim.on_conflict_do_nothing().returning(table.c.request_id)).first()
+    if claimed is None:
+        return _answer(tx.execute(_kept(table, workspace, key)).one(), request, answer_type)
+    answer = effect(tx)
+    mine = (table.c.workspace == workspace) & (table.c.request_id == key)
+    tx.execute(update(table).where(mine).values(answer=answer.SerializeToString()))
+    return answer
+
+
+def _kept(table: Table, workspace: str, key: uuid.UUID) -> Select[tuple[bytes, bytes]]:
+    mine = (table.c.workspace == workspace) & (table.c.request_id == key)
+    return select(table.c.fingerprint, table.c.answer).where(mine)
+
+
+def _answer(kept: Row[tuple[bytes, bytes]], request: Request, answer_type: type[Answer]) -> Answer:
+    """The kept answer. Raises RequestIdReused if it was given to another request."""
+    if bytes(kept.fingerprint) != _fingerprint(request):
         raise errors.RequestIdReused(
             "request_id was used before with another request; make a new one",
             request_id=request.request_id,
         )
-    return answer_type.FromString(bytes(row.answer))
+    return answer_type.FromString(bytes(kept.answer))
+
+
+def _fingerprint(request: Request) -> bytes:
+    return hashlib.sha256(type(request).__name__.encode() + request.SerializeToString(deterministic=True)).digest()
 
 
 def _parse(request_id: str) -> uuid.UUID:

@@ -90,8 +90,8 @@ def search_attributes(workspace: str) -> TypedSearchAttributes:
 
 
 @contextmanager
-def heartbeating(seconds: float = 3) -> Iterator[None]:
-    """Within the block, an activity of a thread tells Temporal that it lives, whatever it is busy with.
+def heartbeating(progress: Callable[[], object] = lambda: None, seconds: float = 1) -> Iterator[None]:
+    """Within the block, an activity of a thread tells Temporal that it lives and how far it is.
 
     A worker that was killed tells nothing, and the activity starts anew elsewhere after its heartbeat timeout.
     """
@@ -100,7 +100,7 @@ def heartbeating(seconds: float = 3) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(seconds):
-            context.run(activity.heartbeat)
+            context.run(activity.heartbeat, progress())
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -11,7 +11,7 @@ from traitmesh_proto.registry.v1 import trait_pb2, trait_pb2_grpc
 
 from libs.kit import errors, names, paging
 from libs.kit.messages import moment, timestamp
-from libs.kit.requests import once
+from libs.kit.requests import mutate
 from services.audience import domain, rules, store
 from services.audience.compiler import answers, guard, segments
 from services.audience.compiler.target import Target
@@ -19,8 +19,8 @@ from services.audience.definitions import Definitions
 from services.audience.domain import TraitType
 from services.audience.serving import EVENTS, Models, faults
 
-WORKSPACE = "workspaces/{workspace}"
 AUDIENCE = "workspaces/{workspace}/audiences/{audience}"
+MODEL_REVISION = "workspaces/{workspace}/modelRevisions/{model_revision}"
 
 
 class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
@@ -34,22 +34,16 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
     def CreateAudience(
         self, request: audience_pb2.CreateAudienceRequest, context: grpc.ServicerContext
     ) -> audience_pb2.Audience:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         audience = names.check_id(request.audience_id, "audience_id", names.COLUMN_ID)
-        with self._engine.begin() as tx:
-            if request.validate_only:
-                with tx.begin_nested() as trial:
-                    answer = self._create(tx, workspace, audience, request)
-                    trial.rollback()
-                    return answer
-            return once(
-                tx,
-                store.requests,
-                workspace,
-                request,
-                answer_type=audience_pb2.Audience,
-                effect=lambda: self._create(tx, workspace, audience, request),
-            )
+        return mutate(
+            self._engine,
+            store.requests,
+            workspace,
+            request,
+            audience_pb2.Audience,
+            lambda tx: self._create(tx, workspace, audience, request),
+        )
 
     def _create(
         self, tx: Connection, workspace: str, audience: str, request: audience_pb2.CreateAudienceRequest
@@ -68,12 +62,7 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
             raise errors.invalid("audience.rule", str(error)) from error
         # The registry comes last: if this transaction fails after it, a repeat finds the trait as it should be.
         revision = self._declare(request, audience, display_name)
-        if not request.validate_only:
-            store.set_model_revision(tx, workspace, audience, revision)
-        row = store.find_audience(tx, workspace, audience)
-        if row is None:
-            raise errors.Conflict("the audience was removed at the same time")
-        return _audience_message(row)
+        return _audience_message(store.set_model_revision(tx, workspace, audience, revision))
 
     def _declare(self, request: audience_pb2.CreateAudienceRequest, audience: str, display_name: str) -> str:
         """Makes the audience a trait of the model, and returns the model revision that holds it."""
@@ -104,27 +93,21 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
     ) -> audience_pb2.Audience:
         workspace, audience = names.parse(AUDIENCE, request.name)
         with self._engine.begin() as tx:
-            row = store.find_audience(tx, workspace, audience)
-        if row is None:
-            raise errors.NotFound(request.name)
-        return _audience_message(row)
+            return _audience_message(errors.found(store.find_audience(tx, workspace, audience), request.name))
 
     def ListAudiences(
         self, request: audience_pb2.ListAudiencesRequest, context: grpc.ServicerContext
     ) -> audience_pb2.ListAudiencesResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/audiences")
         with self._engine.begin() as tx:
-            rows = store.list_audiences(tx, workspace, page.after, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.audience)
-        return audience_pb2.ListAudiencesResponse(
-            audiences=[_audience_message(row) for row in shown], next_page_token=token
-        )
+            rows, token = store.list_audiences(tx, workspace, page)
+        return audience_pb2.ListAudiencesResponse(audiences=map(_audience_message, rows), next_page_token=token)
 
     def EstimateAudience(
         self, request: audience_pb2.EstimateAudienceRequest, context: grpc.ServicerContext
     ) -> audience_pb2.EstimateAudienceResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         definitions = self._definitions(workspace)
         asked, path = _asked_rule(request, definitions)
         model = self._models.serving(workspace)
@@ -153,7 +136,7 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
     def CompileAudiences(
         self, request: audience_pb2.CompileAudiencesRequest, context: grpc.ServicerContext
     ) -> audience_pb2.CompileAudiencesResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         if not request.HasField("as_of"):
             raise errors.invalid("as_of", "must be given")
         warehouse = self._models.warehouse(workspace)
@@ -164,7 +147,7 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
         for audience in request.audiences:
             if audience not in definitions:
                 raise errors.NotFound(f"{request.parent}/audiences/{audience}")
-        known = self._models.declared(workspace) | dict.fromkeys(request.audiences, TraitType.BOOLEAN)
+        known = self._known(workspace, request.model_revision) | dict.fromkeys(request.audiences, TraitType.BOOLEAN)
         columns = {*request.traits, *request.audiences}
         compiled = []
         for audience in definitions.order():
@@ -175,6 +158,14 @@ class AudienceServicer(audience_pb2_grpc.AudienceServiceServicer):
                 read = segments.columns_read(rule, request.users_table, EVENTS)
                 compiled.append(audience_pb2.CompiledAudience(audience=audience, sql=sql, columns=read))
         return audience_pb2.CompileAudiencesResponse(audiences=compiled)
+
+    def _known(self, workspace: str, model_revision: str) -> dict[str, TraitType]:
+        """The traits of a model revision, of the latest if none is named."""
+        if not model_revision:
+            return self._models.declared(workspace)
+        if names.parse(MODEL_REVISION, model_revision, "model_revision")[0] != workspace:
+            raise errors.NotFound(model_revision)
+        return self._models.revision(model_revision)
 
     def _definitions(self, workspace: str) -> Definitions:
         with self._engine.begin() as tx:
@@ -190,7 +181,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
     def QueryFunnel(
         self, request: analytics_pb2.QueryFunnelRequest, context: grpc.ServicerContext
     ) -> analytics_pb2.QueryFunnelResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         funnel = rules.read_funnel(request.funnel, "funnel")
         model = self._models.serving(workspace)
         known = self._models.declared(workspace) | model.traits
@@ -233,7 +224,7 @@ def _breakdown(trait: str, known: rules.Traits, columns: Collection[str]) -> ans
 def _require_columns(named: Set[str], columns: Collection[str]) -> None:
     missing = sorted(named - set(columns))
     if missing:
-        raise errors.NotReady(f"the model does not hold {', '.join(missing)} yet; run `traitmesh build`")
+        raise errors.NotReady(f"the model does not hold {', '.join(missing)} yet; run `traitmesh build run`")
 
 
 def _buckets(rows: list[dict[str, Any]], breakdown: answers.Breakdown) -> list[tuple[str, dict[str, Any]]]:

@@ -54,11 +54,19 @@ class Models:
     def declared(self, workspace: str) -> dict[str, TraitType]:
         """The traits of the latest model revision, by id; none before the first."""
         try:
-            return self._revision(f"workspaces/{workspace}/modelRevisions/latest")
+            return self.revision(f"workspaces/{workspace}/modelRevisions/latest")
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return {}
             raise
+
+    def revision(self, name: str) -> dict[str, TraitType]:
+        """The traits of one model revision, by id. Raises grpc.RpcError, NOT_FOUND if there is none."""
+        revision = self._traits.GetModelRevision(trait_pb2.GetModelRevisionRequest(name=name))
+        return {
+            trait.name.rpartition("/")[2]: TraitType(enum_value(trait_pb2.TraitType.Name(trait.type), "TRAIT_TYPE"))
+            for trait in revision.traits
+        }
 
     def serving(self, workspace: str) -> ServingModel:
         """The build that serves. Raises NotReady before the first."""
@@ -67,26 +75,19 @@ class Models:
             build = self._builds.GetBuild(build_pb2.GetBuildRequest(name=name))
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                raise errors.NotReady("there is no model yet; run `traitmesh build`", resource=name) from error
+                raise errors.NotReady("there is no model yet; run `traitmesh build run`", resource=name) from error
             raise
         warehouse = self.warehouse(workspace)
         at = build.snapshot if warehouse.capabilities.snapshots else None
         as_of = moment(build.as_of)
         users, events = warehouse.table(USER_MODEL, at), warehouse.table(EVENTS, at)
         target = Target.of(warehouse.dialect, users, events, as_of)
-        return ServingModel(build.name, as_of, self._revision(build.model_revision), target, warehouse)
+        return ServingModel(build.name, as_of, self.revision(build.model_revision), target, warehouse)
 
     def warehouse(self, workspace: str) -> Warehouse:
         """The workspace's warehouse."""
         with faults():
             return self._open(workspace)
-
-    def _revision(self, name: str) -> dict[str, TraitType]:
-        revision = self._traits.GetModelRevision(trait_pb2.GetModelRevisionRequest(name=name))
-        return {
-            trait.name.rpartition("/")[2]: TraitType(enum_value(trait_pb2.TraitType.Name(trait.type), "TRAIT_TYPE"))
-            for trait in revision.traits
-        }
 
 
 @contextmanager
@@ -98,6 +99,6 @@ def faults() -> Iterator[None]:
         limit = {"time": "query_seconds", "memory": "warehouse_memory"}[error.resource]
         raise errors.LimitExceeded(f"{error}; ask for less", limit=limit) from error
     except (warehouses.NotFound, warehouses.SnapshotExpired) as error:
-        raise errors.NotReady(f"{error}; run `traitmesh build`") from error
+        raise errors.NotReady(f"{error}; run `traitmesh build run`") from error
     except (warehouses.Unavailable, warehouses.Conflict) as error:
         raise errors.Unavailable("the warehouse does not answer; try again", part="warehouse") from error

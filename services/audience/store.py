@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, MetaData, Row, Table, Text, func, select, text, update
+from sqlalchemy import Column, Connection, MetaData, Row, Table, Text, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from libs.kit.database import lock, time_column
+from libs.kit.paging import Page
 from libs.kit.requests import request_table
 
 SCHEMA = "audience"
@@ -25,7 +27,7 @@ audiences = Table(
     Column("description", Text, nullable=False),
     Column("rule", JSONB, nullable=False),
     Column("model_revision", Text, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
 )
 
 requests = request_table(metadata)
@@ -35,8 +37,7 @@ AudienceRow = Row[tuple[str, str, str, str, dict[str, Any], str, datetime]]
 
 def lock_audiences(tx: Connection, workspace: str) -> None:
     """Holds other changes of this workspace's audiences off until the transaction ends."""
-    key = {"key": f"audiences of {workspace}"}
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+    lock(tx, f"audiences of {workspace}")
 
 
 def insert_audience(
@@ -54,10 +55,11 @@ def insert_audience(
     return tx.execute(row.on_conflict_do_nothing().returning(audiences.c.audience)).first() is not None
 
 
-def set_model_revision(tx: Connection, workspace: str, audience: str, model_revision: str) -> None:
-    """Records the model revision that the audience joined with."""
+def set_model_revision(tx: Connection, workspace: str, audience: str, model_revision: str) -> AudienceRow:
+    """Records the model revision that the audience joined with, and returns its row."""
     mine = (audiences.c.workspace == workspace) & (audiences.c.audience == audience)
-    tx.execute(update(audiences).where(mine).values(model_revision=model_revision))
+    change = update(audiences).where(mine).values(model_revision=model_revision).returning(audiences)
+    return tx.execute(change).one()
 
 
 def find_audience(tx: Connection, workspace: str, audience: str) -> AudienceRow | None:
@@ -66,12 +68,9 @@ def find_audience(tx: Connection, workspace: str, audience: str) -> AudienceRow 
     return tx.execute(query).first()
 
 
-def list_audiences(tx: Connection, workspace: str, after: str | None, limit: int) -> Sequence[AudienceRow]:
-    """Audiences by id, after one if that is given."""
-    query = select(audiences).where(audiences.c.workspace == workspace).order_by(audiences.c.audience).limit(limit)
-    if after is not None:
-        query = query.where(audiences.c.audience > after)
-    return tx.execute(query).all()
+def list_audiences(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[AudienceRow], str]:
+    """A page of the audiences by id, and the next page's token."""
+    return page.read(tx, select(audiences).where(audiences.c.workspace == workspace), audiences.c.audience)
 
 
 def all_rules(tx: Connection, workspace: str) -> dict[str, dict[str, Any]]:

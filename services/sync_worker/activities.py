@@ -1,8 +1,6 @@
 """The steps of a run, as Temporal calls them: fat, safe to repeat, and with the ledger as their only memory."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from libs.kit import auth, errors
 from libs.kit.seal import Seal
+from libs.kit.temporal import heartbeating
 from libs.warehouse import Warehouse
 from services.sync_worker import ledger, plan, store
 from services.sync_worker.connectors import Connectors
@@ -25,8 +24,6 @@ from services.sync_worker.sending import Attempt, Delivery
 from services.sync_worker.state import write_next_state
 from services.sync_worker.workflows import Attention, Ending
 from traitmesh_connector.errors import ConfigError, ConnectorError, TransientError
-
-BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class SyncActivities:
     def plan_run(self, name: str) -> None:
         """Freezes the run's plan and cuts it into batches."""
         run = RunName.parse(name)
-        with _beating(lambda: "planning"), auth.acting_in(run.workspace):
+        with heartbeating(lambda: "planning"), auth.acting_in(run.workspace):
             with self.engine.begin() as tx:
                 row = _existing(ledger.lock_run(tx, run), run)
             if row.batch_size is None:
@@ -85,7 +82,7 @@ class SyncActivities:
         # The connector is fed on a thread of its own, which does not know the activity.
         context = copy_context()
         attempt = Attempt(self.engine, self.seal, delivery, lambda: context.run(activity.is_worker_shutdown))
-        with _beating(lambda: attempt.confirmed_batches):
+        with heartbeating(lambda: attempt.confirmed_batches):
             try:
                 return attempt.send()
             except TransientError as error:
@@ -107,7 +104,7 @@ class SyncActivities:
     def finalize_run(self, ending: Ending) -> str:
         """Makes what was confirmed and refused the base of the next plan, and ends the run."""
         run = RunName.parse(ending.run)
-        with _beating(lambda: "finalizing"), auth.acting_in(run.workspace):
+        with heartbeating(lambda: "finalizing"), auth.acting_in(run.workspace):
             with self.engine.begin() as tx:
                 row = _existing(ledger.lock_run(tx, run), run)
                 stored, _ = _sync_and_destination(tx, run)
@@ -154,21 +151,3 @@ def _sync_and_destination(tx: Connection, run: RunName) -> tuple[store.StoredSyn
     if stored is None or destination is None:
         raise errors.Unavailable(f"{run} is not in the ledger", part="ledger")
     return stored, destination
-
-
-@contextmanager
-def _beating(progress: Callable[[], object]) -> Iterator[None]:
-    """Tells Temporal that the activity lives, from a thread of its own, for as long as the block runs."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
-            activity.heartbeat(progress())
-
-    thread = threading.Thread(target=copy_context().run, args=(beat,), name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -5,7 +5,6 @@ run's epoch and writes under it, so that a worker which was only thought dead ca
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -21,11 +20,11 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    tuple_,
     update,
 )
 
 from libs.kit import errors
+from libs.kit.paging import Page
 from services.sync_worker.domain import BatchState, RunName, RunState
 from services.sync_worker.store import batches, point_to_state, rejects, runs
 
@@ -228,24 +227,17 @@ def find_run(tx: Connection, run: RunName) -> Row[Any] | None:
     return tx.execute(_counted().where(_of(run))).first()
 
 
-def list_runs(
-    tx: Connection, workspace: str, sync: str | None, before: tuple[datetime, str, int] | None, limit: int
-) -> Sequence[Row[Any]]:
-    """Runs as `find_run` gives them, newest first: of one sync, or of all; older than `before` if that is given."""
-    age = (runs.c.create_time, runs.c.sync, runs.c.number)
-    query = _counted().where(runs.c.workspace == workspace).limit(limit)
-    query = query.order_by(*(column.desc() for column in age))
+def list_runs(tx: Connection, workspace: str, sync: str | None, page: Page) -> tuple[Sequence[Row[Any]], str]:
+    """A page of the runs of one sync, or of all, as `find_run` gives them, newest first; and the next page's token."""
+    query = _counted().where(runs.c.workspace == workspace)
     if sync is not None:
         query = query.where(runs.c.sync == sync)
-    if before is not None:
-        query = query.where(tuple_(*age) < tuple_(*map(literal, before)))
-    return tx.execute(query).all()
+    return page.read(tx, query, runs.c.create_time, runs.c.sync, runs.c.number, newest_first=True)
 
 
-def list_rejects(tx: Connection, run: RunName, after: int, limit: int) -> Sequence[Row[Any]]:
-    """Rejects in the order of the plan, behind the ordinal `after`."""
-    query = select(rejects).where(_rejects_of(run), rejects.c.ordinal > after)
-    return tx.execute(query.order_by(rejects.c.ordinal).limit(limit)).all()
+def list_rejects(tx: Connection, run: RunName, page: Page) -> tuple[Sequence[Row[Any]], str]:
+    """A page of the rejects in the order of the plan, and the next page's token."""
+    return page.read(tx, select(rejects).where(_rejects_of(run)), rejects.c.ordinal)
 
 
 def outcomes(tx: Connection, run: RunName) -> tuple[list[Outcome], list[RejectedOrdinal]]:

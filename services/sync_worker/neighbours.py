@@ -48,7 +48,8 @@ class Neighbours:
             if errors.from_rpc(error).code is not grpc.StatusCode.NOT_FOUND:
                 raise
             raise errors.NotReady(
-                "the workspace has no build yet; create one first", resource=f"workspaces/{workspace}/builds/-"
+                "the workspace has no build yet; make the first with `traitmesh build run`",
+                resource=f"workspaces/{workspace}/builds/-",
             ) from None
         return PinnedBuild(build.name, build.snapshot or None)
 

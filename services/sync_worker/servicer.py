@@ -1,9 +1,8 @@
 """The gRPC methods: a request becomes domain values, store, ledger and dispatch answer, rows become messages."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf import struct_pb2
@@ -20,7 +19,7 @@ from traitmesh_proto.sync.v1 import (
 
 from libs.kit import errors, names, paging
 from libs.kit.messages import enum_value, plain, timestamp
-from libs.kit.requests import once
+from libs.kit.requests import answered, mutate
 from libs.kit.seal import Seal
 from libs.warehouse import Warehouse
 from services.sync_worker import domain, ledger, plan, store
@@ -30,7 +29,6 @@ from services.sync_worker.files import SyncFiles
 from services.sync_worker.neighbours import Neighbours
 from services.sync_worker.sending import close_config, open_config
 
-WORKSPACE = "workspaces/{workspace}"
 DESTINATION = "workspaces/{workspace}/destinations/{destination}"
 AUDIENCE = "workspaces/{workspace}/audiences/{audience}"
 SYNC = "workspaces/{workspace}/syncs/{sync}"
@@ -39,8 +37,6 @@ RUN = "workspaces/{workspace}/syncs/{sync}/runs/{run}"
 EVERY_SYNC = "-"
 PREVIEWED_OPERATIONS = 5
 CONFIG_FIELD = "destination.config"
-
-T = TypeVar("T")
 
 
 class DestinationServicer(destination_pb2_grpc.DestinationServiceServicer):
@@ -55,52 +51,53 @@ class DestinationServicer(destination_pb2_grpc.DestinationServiceServicer):
     def ListConnectors(
         self, request: destination_pb2.ListConnectorsRequest, context: grpc.ServicerContext
     ) -> destination_pb2.ListConnectorsResponse:
-        names.parse(WORKSPACE, request.parent, "parent")
+        names.parse(names.WORKSPACE, request.parent, "parent")
         return destination_pb2.ListConnectorsResponse(connectors=map(_connector_message, self._connectors.working()))
 
     def CreateDestination(
         self, request: destination_pb2.CreateDestinationRequest, context: grpc.ServicerContext
     ) -> destination_pb2.Destination:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         destination = names.check_id(request.destination_id, "destination_id")
+        name = f"{request.parent}/destinations/{destination}"
+        before = answered(self._engine, store.requests, workspace, request, destination_pb2.Destination)
+        if before is not None:
+            return before
+        with self._engine.begin() as tx:
+            if store.find_destination(tx, workspace, destination) is not None:
+                raise errors.AlreadyExists(name)
         self._neighbours.check_workspace(workspace)
         connector = self._connectors.get(request.destination.connector, "destination.connector")
         config = plain(request.destination.config)
-        name = f"{request.parent}/destinations/{destination}"
+        # Outside a transaction: the tool may take seconds to answer.
+        check_config(connector, config, CONFIG_FIELD)
+        kept = close_config(self._seal, workspace, destination, config, connector.config_schema)
 
-        def create() -> destination_pb2.Destination:
-            if store.find_destination(tx, workspace, destination) is not None:
-                raise errors.AlreadyExists(name)
-            check_config(connector, config, CONFIG_FIELD)
-            kept = close_config(self._seal, workspace, destination, config, connector.config_schema)
+        def create(tx: Connection) -> destination_pb2.Destination:
             display_name = request.destination.display_name or destination
             row = store.insert_destination(tx, workspace, destination, display_name, connector.id, kept)
             if row is None:
                 raise errors.AlreadyExists(name)
             return _destination_message(row)
 
-        with self._engine.begin() as tx:
-            if request.validate_only:
-                return _tried(tx, create)
-            return once(tx, store.requests, workspace, request, answer_type=destination_pb2.Destination, effect=create)
+        return mutate(self._engine, store.requests, workspace, request, destination_pb2.Destination, create)
 
     def GetDestination(
         self, request: destination_pb2.GetDestinationRequest, context: grpc.ServicerContext
     ) -> destination_pb2.Destination:
         workspace, destination = names.parse(DESTINATION, request.name)
         with self._engine.begin() as tx:
-            return _destination_message(_found(store.find_destination(tx, workspace, destination), request.name))
+            return _destination_message(errors.found(store.find_destination(tx, workspace, destination), request.name))
 
     def ListDestinations(
         self, request: destination_pb2.ListDestinationsRequest, context: grpc.ServicerContext
     ) -> destination_pb2.ListDestinationsResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/destinations")
         with self._engine.begin() as tx:
-            rows = store.list_destinations(tx, workspace, page.after, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.destination)
+            rows, token = store.list_destinations(tx, workspace, page)
         return destination_pb2.ListDestinationsResponse(
-            destinations=map(_destination_message, shown), next_page_token=token
+            destinations=map(_destination_message, rows), next_page_token=token
         )
 
     def UpdateDestination(
@@ -108,19 +105,27 @@ class DestinationServicer(destination_pb2_grpc.DestinationServiceServicer):
     ) -> destination_pb2.Destination:
         wanted = request.destination
         workspace, destination = names.parse(DESTINATION, wanted.name, "destination.name")
+        before = answered(self._engine, store.requests, workspace, request, destination_pb2.Destination)
+        if before is not None:
+            return before
+        with self._engine.begin() as tx:
+            row = errors.found(store.find_destination(tx, workspace, destination), wanted.name)
+        if wanted.connector not in ("", row.connector):
+            raise errors.invalid("destination.connector", f"stays {row.connector}; make another destination")
+        # Outside a transaction: the tool may take seconds to answer.
+        kept = self._new_config(row, wanted.config) if wanted.HasField("config") else None
 
-        def change() -> destination_pb2.Destination:
-            row = _found(store.find_destination(tx, workspace, destination, lock=True), wanted.name)
-            if wanted.connector not in ("", row.connector):
-                raise errors.invalid("destination.connector", f"stays {row.connector}; make another destination")
-            kept = self._new_config(row, wanted.config) if wanted.HasField("config") else None
-            revision = row.revision + (kept is not None)
-            display_name = wanted.display_name or row.display_name
+        def change(tx: Connection) -> destination_pb2.Destination:
+            current = errors.found(store.find_destination(tx, workspace, destination, lock=True), wanted.name)
+            if kept is not None and current.revision != row.revision:
+                # Its masked secrets were filled in from a configuration that is no longer there.
+                raise errors.Conflict(f"{wanted.name} was changed at the same time; try again")
+            revision = current.revision + (kept is not None)
+            display_name = wanted.display_name or current.display_name
             updated = store.update_destination(tx, workspace, destination, display_name, revision, kept)
             return _destination_message(updated)
 
-        with self._engine.begin() as tx:
-            return once(tx, store.requests, workspace, request, answer_type=destination_pb2.Destination, effect=change)
+        return mutate(self._engine, store.requests, workspace, request, destination_pb2.Destination, change)
 
     def _new_config(self, row: Row[Any], given: struct_pb2.Struct) -> store.StoredConfig:
         connector = self._connectors.get(row.connector)
@@ -148,20 +153,20 @@ class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
         self._data_dir = data_dir
 
     def CreateSync(self, request: sync_pb2.CreateSyncRequest, context: grpc.ServicerContext) -> sync_pb2.Sync:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         sync = _sync(workspace, names.check_id(request.sync_id, "sync_id"), request.sync)
+        before = answered(self._engine, store.requests, workspace, request, sync_pb2.Sync)
+        if before is not None:
+            return before
         self._check(sync)
 
-        def create() -> sync_pb2.Sync:
+        def create(tx: Connection) -> sync_pb2.Sync:
             stored = store.insert_sync(tx, sync, request.sync.display_name or sync.sync)
             if stored is None:
                 raise errors.AlreadyExists(sync.name)
             return _sync_message(stored)
 
-        with self._engine.begin() as tx:
-            if request.validate_only:
-                return _tried(tx, create)
-            return once(tx, store.requests, workspace, request, answer_type=sync_pb2.Sync, effect=create)
+        return mutate(self._engine, store.requests, workspace, request, sync_pb2.Sync, create)
 
     def _check(self, sync: domain.Sync) -> None:
         """Raises InvalidArgument with everything in the sync that is wrong, or NotFound for its destination."""
@@ -169,7 +174,7 @@ class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
         audiences = [trait for trait, kind in traits.items() if kind == trait_pb2.TRAIT_KIND_DECIDED]
         problems = domain.sync_problems(sync, traits, audiences)
         with self._engine.begin() as tx:
-            row = _found(store.find_destination(tx, sync.workspace, sync.destination), sync.destination_name)
+            row = errors.found(store.find_destination(tx, sync.workspace, sync.destination), sync.destination_name)
         connector = self._connectors.get(row.connector)
         if sync.mode not in connector.modes:
             offered = ", ".join(connector.modes) or "none"
@@ -180,25 +185,24 @@ class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
     def GetSync(self, request: sync_pb2.GetSyncRequest, context: grpc.ServicerContext) -> sync_pb2.Sync:
         workspace, sync = names.parse(SYNC, request.name)
         with self._engine.begin() as tx:
-            return _sync_message(_found(store.find_sync(tx, workspace, sync), request.name))
+            return _sync_message(errors.found(store.find_sync(tx, workspace, sync), request.name))
 
     def ListSyncs(
         self, request: sync_pb2.ListSyncsRequest, context: grpc.ServicerContext
     ) -> sync_pb2.ListSyncsResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/syncs")
         with self._engine.begin() as tx:
-            syncs = store.list_syncs(tx, workspace, page.after, page.size + 1)
-        shown, token = page.split(syncs, lambda stored: stored.sync.sync)
-        return sync_pb2.ListSyncsResponse(syncs=map(_sync_message, shown), next_page_token=token)
+            syncs, token = store.list_syncs(tx, workspace, page)
+        return sync_pb2.ListSyncsResponse(syncs=map(_sync_message, syncs), next_page_token=token)
 
     def PreviewSync(
         self, request: sync_pb2.PreviewSyncRequest, context: grpc.ServicerContext
     ) -> sync_pb2.PreviewSyncResponse:
         workspace, sync = names.parse(SYNC, request.name)
         with self._engine.begin() as tx:
-            stored = _found(store.find_sync(tx, workspace, sync), request.name)
-            destination = _found(
+            stored = errors.found(store.find_sync(tx, workspace, sync), request.name)
+            destination = errors.found(
                 store.find_destination(tx, workspace, stored.sync.destination), stored.sync.destination_name
             )
         build = self._neighbours.latest_build(workspace)
@@ -225,31 +229,29 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
     def CreateRun(self, request: run_pb2.CreateRunRequest, context: grpc.ServicerContext) -> run_pb2.Run:
         workspace, sync = names.parse(SYNC, request.parent, "parent")
 
-        def create() -> run_pb2.Run:
-            _found(store.find_sync(tx, workspace, sync, lock=True), request.parent)
+        def create(tx: Connection) -> run_pb2.Run:
+            errors.found(store.find_sync(tx, workspace, sync, lock=True), request.parent)
             run = ledger.insert_run(tx, workspace, sync, retry_rejects=request.retry_rejects)
             # Within the transaction: if the workflow cannot be started, no run is left behind.
             self._dispatch.start(run, _connector_of(tx, run))
-            return self._message(_found(ledger.find_run(tx, run), str(run)))
+            return self._message(errors.found(ledger.find_run(tx, run), str(run)))
 
-        with self._engine.begin() as tx:
-            return once(tx, store.requests, workspace, request, answer_type=run_pb2.Run, effect=create)
+        return mutate(self._engine, store.requests, workspace, request, run_pb2.Run, create)
 
     def GetRun(self, request: run_pb2.GetRunRequest, context: grpc.ServicerContext) -> run_pb2.Run:
         run = _run_name(request.name)
         with self._engine.begin() as tx:
-            return self._message(_found(ledger.find_run(tx, run), request.name))
+            return self._message(errors.found(ledger.find_run(tx, run), request.name))
 
     def ListRuns(self, request: run_pb2.ListRunsRequest, context: grpc.ServicerContext) -> run_pb2.ListRunsResponse:
         workspace, sync = names.parse(SYNC, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/runs")
         with self._engine.begin() as tx:
             if sync != EVERY_SYNC:
-                _found(store.find_sync(tx, workspace, sync), request.parent)
+                errors.found(store.find_sync(tx, workspace, sync), request.parent)
             only = None if sync == EVERY_SYNC else sync
-            rows = ledger.list_runs(tx, workspace, only, _age(page.after), page.size + 1)
-        shown, token = page.split(rows, lambda row: f"{row.create_time.isoformat()} {row.sync} {row.number}")
-        return run_pb2.ListRunsResponse(runs=map(self._message, shown), next_page_token=token)
+            rows, token = ledger.list_runs(tx, workspace, only, page)
+        return run_pb2.ListRunsResponse(runs=map(self._message, rows), next_page_token=token)
 
     def ListRejects(
         self, request: run_pb2.ListRejectsRequest, context: grpc.ServicerContext
@@ -257,11 +259,10 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         run = _run_name(request.parent, "parent")
         page = paging.page(request, f"{request.parent}/rejects")
         with self._engine.begin() as tx:
-            _found(ledger.find_run(tx, run), request.parent)
-            rows = ledger.list_rejects(tx, run, int(page.after or -1), page.size + 1)
-        shown, token = page.split(rows, lambda row: row.ordinal)
+            errors.found(ledger.find_run(tx, run), request.parent)
+            rows, token = ledger.list_rejects(tx, run, page)
         rejects = [
-            run_pb2.Reject(key=row.key, operation=row.operation, code=row.code, message=row.message) for row in shown
+            run_pb2.Reject(key=row.key, operation=row.operation, code=row.code, message=row.message) for row in rows
         ]
         return run_pb2.ListRejectsResponse(rejects=rejects, next_page_token=token)
 
@@ -275,7 +276,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         """Signals a parked run. One whose workflow is lost is started anew: it goes on from the ledger."""
         run = _run_name(name)
         with self._engine.begin() as tx:
-            state = domain.RunState(_found(ledger.lock_run(tx, run), name).state)
+            state = domain.RunState(errors.found(ledger.lock_run(tx, run), name).state)
             parked = state is domain.RunState.NEEDS_ATTENTION
             if state.is_over or (not parked and self._dispatch.goes_on(run)):
                 raise errors.NotReady(
@@ -284,7 +285,7 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
             if signal == "retry":
                 ledger.resume(tx, run)
             self._dispatch.start(run, _connector_of(tx, run), signal)
-            return self._message(_found(ledger.find_run(tx, run), name))
+            return self._message(errors.found(ledger.find_run(tx, run), name))
 
     def _message(self, row: Row[Any]) -> run_pb2.Run:
         run = domain.RunName(row.workspace, row.sync, row.number)
@@ -306,35 +307,14 @@ class RunServicer(run_pb2_grpc.RunServiceServicer):
         )
 
 
-def _found(found: T | None, name: str) -> T:
-    if found is None:
-        raise errors.NotFound(name)
-    return found
-
-
-def _tried(tx: Connection, effect: Callable[[], T]) -> T:
-    """What `effect` answers, with nothing of it kept."""
-    with tx.begin_nested() as trial:
-        answer = effect()
-        trial.rollback()
-        return answer
-
-
 def _run_name(name: str, field: str = "name") -> domain.RunName:
     workspace, sync, number = names.parse(RUN, name, field)
     return domain.RunName(workspace, sync, names.number(number, name))
 
 
-def _age(after: str | None) -> tuple[datetime, str, int] | None:
-    if after is None:
-        return None
-    create_time, sync, number = after.split(" ")
-    return datetime.fromisoformat(create_time), sync, int(number)
-
-
 def _connector_of(tx: Connection, run: domain.RunName) -> str:
-    stored = _found(store.find_sync(tx, run.workspace, run.sync), str(run))
-    row = _found(store.find_destination(tx, run.workspace, stored.sync.destination), stored.sync.destination_name)
+    stored = errors.found(store.find_sync(tx, run.workspace, run.sync), str(run))
+    row = errors.found(store.find_destination(tx, run.workspace, stored.sync.destination), stored.sync.destination_name)
     connector: str = row.connector
     return connector
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
-    func,
     select,
     text,
     update,
@@ -30,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from libs.kit.database import time_column
+from libs.kit.paging import Page
 from libs.kit.requests import request_table
 from services.sync_worker.domain import Mapping, Mode, Sync
 
@@ -48,7 +49,7 @@ destinations = Table(
     # The same with its secrets masked, so that reading needs neither the key nor the connector.
     Column("shown_config", JSONB, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
 )
 
 syncs = Table(
@@ -64,7 +65,7 @@ syncs = Table(
     Column("mappings", JSONB, nullable=False),
     # The run whose state file says what the destination holds; null before the first.
     Column("state_run", Integer),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
     ForeignKeyConstraint(["workspace", "destination"], [destinations.c.workspace, destinations.c.destination]),
 )
 
@@ -86,7 +87,7 @@ runs = Table(
     Column("attention", Text, nullable=False, server_default=""),
     # Counts the attempts to send; only the newest may write to the ledger.
     Column("epoch", Integer, nullable=False, server_default="0"),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
     Column("end_time", DateTime(timezone=True)),
     ForeignKeyConstraint(["workspace", "sync"], [syncs.c.workspace, syncs.c.sync]),
     Index(
@@ -176,15 +177,9 @@ def find_destination(tx: Connection, workspace: str, destination: str, *, lock: 
     return tx.execute(query.with_for_update() if lock else query).first()
 
 
-def list_destinations(tx: Connection, workspace: str, after: str | None, limit: int) -> Sequence[Row[Any]]:
-    """Destinations by id."""
-    query = (
-        select(destinations)
-        .where(destinations.c.workspace == workspace, destinations.c.destination > (after or ""))
-        .order_by(destinations.c.destination)
-        .limit(limit)
-    )
-    return tx.execute(query).all()
+def list_destinations(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[Row[Any]], str]:
+    """A page of the destinations by id, and the next page's token."""
+    return page.read(tx, select(destinations).where(destinations.c.workspace == workspace), destinations.c.destination)
 
 
 def update_destination(
@@ -223,15 +218,10 @@ def find_sync(tx: Connection, workspace: str, sync: str, *, lock: bool = False) 
     return None if row is None else _stored_sync(row)
 
 
-def list_syncs(tx: Connection, workspace: str, after: str | None, limit: int) -> list[StoredSync]:
-    """Syncs by id."""
-    query = (
-        select(syncs)
-        .where(syncs.c.workspace == workspace, syncs.c.sync > (after or ""))
-        .order_by(syncs.c.sync)
-        .limit(limit)
-    )
-    return [_stored_sync(row) for row in tx.execute(query)]
+def list_syncs(tx: Connection, workspace: str, page: Page) -> tuple[list[StoredSync], str]:
+    """A page of the syncs by id, and the next page's token."""
+    rows, token = page.read(tx, select(syncs).where(syncs.c.workspace == workspace), syncs.c.sync)
+    return [_stored_sync(row) for row in rows], token
 
 
 def point_to_state(tx: Connection, workspace: str, sync: str, run: int) -> None:

@@ -18,10 +18,9 @@ from traitmesh_proto.registry.v1 import (
 from libs.kit import errors, names, paging
 from libs.kit.auth import EVERY_WORKSPACE, current_caller
 from libs.kit.messages import enum_value, timestamp
-from libs.kit.requests import once
+from libs.kit.requests import mutate
 from services.trait_registry import domain, store
 
-WORKSPACE = "workspaces/{workspace}"
 TRAIT = "workspaces/{workspace}/traits/{trait}"
 MODEL_REVISION = "workspaces/{workspace}/modelRevisions/{model_revision}"
 
@@ -42,7 +41,7 @@ class WorkspaceServicer(workspace_pb2_grpc.WorkspaceServiceServicer):
         display_name = request.workspace.display_name or workspace
         name = f"workspaces/{workspace}"
 
-        def create() -> workspace_pb2.Workspace:
+        def create(tx: Connection) -> workspace_pb2.Workspace:
             create_time = store.insert_workspace(tx, workspace, display_name, time_zone)
             if create_time is None:
                 raise errors.AlreadyExists(name)
@@ -53,23 +52,14 @@ class WorkspaceServicer(workspace_pb2_grpc.WorkspaceServiceServicer):
                 create_time=timestamp(create_time),
             )
 
-        if request.validate_only:
-            with self._engine.begin() as tx, tx.begin_nested() as trial:
-                answer = create()
-                trial.rollback()
-                return answer
-        with self._engine.begin() as tx:
-            return once(tx, store.requests, workspace, request, answer_type=workspace_pb2.Workspace, effect=create)
+        return mutate(self._engine, store.requests, workspace, request, workspace_pb2.Workspace, create)
 
     def GetWorkspace(
         self, request: workspace_pb2.GetWorkspaceRequest, context: grpc.ServicerContext
     ) -> workspace_pb2.Workspace:
-        (workspace,) = names.parse(WORKSPACE, request.name)
+        (workspace,) = names.parse(names.WORKSPACE, request.name)
         with self._engine.begin() as tx:
-            row = store.find_workspace(tx, workspace)
-        if row is None:
-            raise errors.NotFound(request.name)
-        return _workspace_message(row)
+            return _workspace_message(errors.found(store.find_workspace(tx, workspace), request.name))
 
     def ListWorkspaces(
         self, request: workspace_pb2.ListWorkspacesRequest, context: grpc.ServicerContext
@@ -78,11 +68,8 @@ class WorkspaceServicer(workspace_pb2_grpc.WorkspaceServiceServicer):
         only = None if caller.workspace == EVERY_WORKSPACE else caller.workspace
         page = paging.page(request, f"workspaces for {caller.workspace}")
         with self._engine.begin() as tx:
-            rows = store.list_workspaces(tx, only, page.after, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.workspace)
-        return workspace_pb2.ListWorkspacesResponse(
-            workspaces=[_workspace_message(row) for row in shown], next_page_token=token
-        )
+            rows, token = store.list_workspaces(tx, only, page)
+        return workspace_pb2.ListWorkspacesResponse(workspaces=map(_workspace_message, rows), next_page_token=token)
 
 
 class TraitServicer(trait_pb2_grpc.TraitServiceServicer):
@@ -93,21 +80,19 @@ class TraitServicer(trait_pb2_grpc.TraitServiceServicer):
 
     def GetTrait(self, request: trait_pb2.GetTraitRequest, context: grpc.ServicerContext) -> trait_pb2.Trait:
         workspace, trait = names.parse(TRAIT, request.name)
-        for stored in self._latest_traits(workspace):
-            if stored.revision.trait == trait:
-                return _trait_message(workspace, stored)
-        raise errors.NotFound(request.name)
+        with self._engine.begin() as tx:
+            stored = store.find_trait(tx, workspace, store.latest_model_revision(tx, workspace), trait)
+        return _trait_message(workspace, errors.found(stored, request.name))
 
     def ListTraits(
         self, request: trait_pb2.ListTraitsRequest, context: grpc.ServicerContext
     ) -> trait_pb2.ListTraitsResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/traits")
-        traits = sorted(self._latest_traits(workspace), key=lambda stored: stored.revision.trait)
-        rest = [stored for stored in traits if page.after is None or stored.revision.trait > page.after]
-        shown, token = page.split(rest[: page.size + 1], lambda stored: stored.revision.trait)
+        with self._engine.begin() as tx:
+            traits, token = store.list_traits(tx, workspace, store.latest_model_revision(tx, workspace), page)
         return trait_pb2.ListTraitsResponse(
-            traits=[_trait_message(workspace, stored) for stored in shown], next_page_token=token
+            traits=[_trait_message(workspace, stored) for stored in traits], next_page_token=token
         )
 
     def GetModelRevision(
@@ -124,36 +109,24 @@ class TraitServicer(trait_pb2_grpc.TraitServiceServicer):
     def ListModelRevisions(
         self, request: trait_pb2.ListModelRevisionsRequest, context: grpc.ServicerContext
     ) -> trait_pb2.ListModelRevisionsResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/modelRevisions")
-        before = int(page.after) if page.after else None
         with self._engine.begin() as tx:
-            rows = store.list_model_revisions(tx, workspace, before, page.size + 1)
-            shown, token = page.split(rows, lambda row: row.number)
-            revisions = [_model_revision_message(tx, workspace, row) for row in shown]
+            rows, token = store.list_model_revisions(tx, workspace, page)
+            revisions = [_model_revision_message(tx, workspace, row) for row in rows]
         return trait_pb2.ListModelRevisionsResponse(model_revisions=revisions, next_page_token=token)
 
     def ApplyTraits(
         self, request: trait_pb2.ApplyTraitsRequest, context: grpc.ServicerContext
     ) -> trait_pb2.ApplyTraitsResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         declared = _declared_traits(workspace, request)
-        with self._engine.begin() as tx:
-            if store.find_workspace(tx, workspace) is None:
-                raise errors.NotFound(request.parent)
-            return once(
-                tx,
-                store.requests,
-                workspace,
-                request,
-                answer_type=trait_pb2.ApplyTraitsResponse,
-                effect=lambda: _apply(tx, workspace, request, declared),
-            )
 
-    def _latest_traits(self, workspace: str) -> list[store.StoredTrait]:
-        with self._engine.begin() as tx:
-            number = store.latest_model_revision(tx, workspace)
-            return store.traits_of_model_revision(tx, workspace, number)
+        def apply(tx: Connection) -> trait_pb2.ApplyTraitsResponse:
+            errors.found(store.find_workspace(tx, workspace), request.parent)
+            return _apply(tx, workspace, request, declared)
+
+        return mutate(self._engine, store.requests, workspace, request, trait_pb2.ApplyTraitsResponse, apply)
 
 
 def _apply(
@@ -169,7 +142,7 @@ def _apply(
         traits, changes = domain.next_model(current, request.origin, declared, store.newest_numbers(tx, workspace))
     except domain.OwnedByAnotherOriginError as error:
         raise errors.invalid("traits", str(error)) from error
-    if changes and not request.validate_only:
+    if changes:
         latest += 1
         store.insert_model_revision(tx, workspace, latest, traits, changes)
     response = trait_pb2.ApplyTraitsResponse(changes=_change_messages(changes))
@@ -188,14 +161,14 @@ class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
     def RecordLineage(
         self, request: lineage_pb2.RecordLineageRequest, context: grpc.ServicerContext
     ) -> lineage_pb2.RecordLineageResponse:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         edges = [_edge(edge) for edge in request.edges]
         with self._engine.begin() as tx:
             store.replace_lineage(tx, workspace, request.job, request.run, edges)
         return lineage_pb2.RecordLineageResponse(edge_count=len(edges))
 
     def GetLineage(self, request: lineage_pb2.GetLineageRequest, context: grpc.ServicerContext) -> lineage_pb2.Lineage:
-        (workspace,) = names.parse(WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         root = domain.lineage_root(request.root)
         if root is None:
             raise errors.invalid("root", "must be traits/{trait} or schema.table.column")
@@ -284,9 +257,7 @@ def _declared_trait(workspace: str, origin: str, message: trait_pb2.Trait, field
 
 
 def _read_model_revision(tx: Connection, workspace: str, number: int, name: str) -> trait_pb2.ModelRevision:
-    row = store.find_model_revision(tx, workspace, number)
-    if row is None:
-        raise errors.NotFound(name)
+    row = errors.found(store.find_model_revision(tx, workspace, number), name)
     return _model_revision_message(tx, workspace, row)
 
 

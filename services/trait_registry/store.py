@@ -6,30 +6,31 @@ Functions take the transaction that they are part of. Revisions are only ever in
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    DateTime,
     ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
     Row,
+    Select,
     Table,
     Text,
     delete,
     func,
     insert,
     select,
-    text,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from libs.kit.database import lock, time_column
+from libs.kit.paging import Page
 from libs.kit.requests import request_table
 from services.trait_registry import domain
 
@@ -43,7 +44,7 @@ workspaces = Table(
     Column("workspace", Text, primary_key=True),
     Column("display_name", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
 )
 
 trait_revisions = Table(
@@ -53,7 +54,7 @@ trait_revisions = Table(
     Column("trait", Text, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("definition", JSONB, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
 )
 
 model_revisions = Table(
@@ -62,7 +63,7 @@ model_revisions = Table(
     Column("workspace", Text, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("changes", JSONB, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column(),
 )
 
 model_revision_traits = Table(
@@ -94,7 +95,7 @@ lineage_edges = Table(
     Column("influence", Text, primary_key=True),
     Column("partial", Boolean, nullable=False),
     Column("run", Text, nullable=False),
-    Column("record_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    time_column("record_time"),
     Index("lineage_by_output", "workspace", "output_dataset", "output_field"),
     Index("lineage_by_input", "workspace", "input_dataset", "input_field"),
 )
@@ -113,16 +114,12 @@ def find_workspace(tx: Connection, workspace: str) -> Row[tuple[str, str, str, d
     return tx.execute(select(workspaces).where(workspaces.c.workspace == workspace)).first()
 
 
-def list_workspaces(
-    tx: Connection, only: str | None, after: str | None, limit: int
-) -> Sequence[Row[tuple[str, str, str, datetime]]]:
-    """Workspaces by id; if `only` is given, that one alone."""
-    query = select(workspaces).order_by(workspaces.c.workspace).limit(limit)
+def list_workspaces(tx: Connection, only: str | None, page: Page) -> tuple[Sequence[Row[Any]], str]:
+    """A page of the workspaces by id, or of `only` that one, and the next page's token."""
+    query = select(workspaces)
     if only is not None:
         query = query.where(workspaces.c.workspace == only)
-    if after is not None:
-        query = query.where(workspaces.c.workspace > after)
-    return tx.execute(query).all()
+    return page.read(tx, query, workspaces.c.workspace)
 
 
 class StoredTrait(NamedTuple):
@@ -134,10 +131,7 @@ class StoredTrait(NamedTuple):
 
 def lock_model(tx: Connection, workspace: str) -> None:
     """Holds other changes of this workspace's model off until the transaction ends."""
-    tx.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"),
-        {"key": f"model of {workspace}"},
-    )
+    lock(tx, f"model of {workspace}")
 
 
 def latest_model_revision(tx: Connection, workspace: str) -> int:
@@ -154,25 +148,33 @@ def find_model_revision(
     return tx.execute(query).first()
 
 
-def list_model_revisions(
-    tx: Connection, workspace: str, before: int | None, limit: int
-) -> Sequence[Row[tuple[str, int, list[dict[str, str]], datetime]]]:
-    """Model revisions, newest first, older than `before` if that is given."""
-    query = (
-        select(model_revisions)
-        .where(model_revisions.c.workspace == workspace)
-        .order_by(model_revisions.c.number.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(model_revisions.c.number < before)
-    return tx.execute(query).all()
+def list_model_revisions(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[Row[Any]], str]:
+    """A page of the model revisions, newest first, and the next page's token."""
+    query = select(model_revisions).where(model_revisions.c.workspace == workspace)
+    return page.read(tx, query, model_revisions.c.number, newest_first=True)
 
 
 def traits_of_model_revision(tx: Connection, workspace: str, number: int) -> list[StoredTrait]:
     """The traits of one model revision, in column order."""
+    query = _traits_of(workspace, number).order_by(model_revision_traits.c.position)
+    return [_stored_trait(row) for row in tx.execute(query)]
+
+
+def list_traits(tx: Connection, workspace: str, number: int, page: Page) -> tuple[list[StoredTrait], str]:
+    """A page of one model revision's traits by id, and the next page's token."""
+    rows, token = page.read(tx, _traits_of(workspace, number), trait_revisions.c.trait)
+    return [_stored_trait(row) for row in rows], token
+
+
+def find_trait(tx: Connection, workspace: str, number: int, trait: str) -> StoredTrait | None:
+    """One trait of a model revision."""
+    row = tx.execute(_traits_of(workspace, number).where(trait_revisions.c.trait == trait)).first()
+    return None if row is None else _stored_trait(row)
+
+
+def _traits_of(workspace: str, number: int) -> Select[Any]:
     member, revision = model_revision_traits.c, trait_revisions.c
-    query = (
+    return (
         select(revision.trait, revision.number, revision.definition, revision.create_time)
         .join_from(
             model_revision_traits,
@@ -182,12 +184,11 @@ def traits_of_model_revision(tx: Connection, workspace: str, number: int) -> lis
             & (revision.number == member.trait_revision),
         )
         .where(member.workspace == workspace, member.model_revision == number)
-        .order_by(member.position)
     )
-    return [
-        StoredTrait(domain.TraitRevision(row.trait, row.number, _definition(row.definition)), row.create_time)
-        for row in tx.execute(query)
-    ]
+
+
+def _stored_trait(row: Row[Any]) -> StoredTrait:
+    return StoredTrait(domain.TraitRevision(row.trait, row.number, _definition(row.definition)), row.create_time)
 
 
 def newest_numbers(tx: Connection, workspace: str) -> dict[str, int]:

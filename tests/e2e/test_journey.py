@@ -103,7 +103,10 @@ def test_a_profile_shows_traits_audiences_and_where_they_come_from(tusk: Company
     profile = tusk.client.get(f"profiles/{user_id}")
     assert profile["build"] == tusk.client.get("builds/latest")["name"]
     assert {"ltv", "churn_probability", "country"} <= profile["traits"].keys()
-    assert "traitmesh.events.se_value" in tusk.run("profile", user_id, "--provenance")
+    made_of = {line.split()[0]: line for line in tusk.run("profile", user_id, "--provenance").splitlines()}
+    assert "traitmesh.events.se_value" in made_of["ltv"]
+    assert "traitmesh.events.time" in made_of["active_days_30d"]
+    assert "traitmesh.events.time" in tusk.run("lineage", "active_days_30d")
     picture = tusk.home / "ltv.svg"
     tusk.run("lineage", "ltv", "--direction", "both", "--output", str(picture))
     drawn = picture.read_text()

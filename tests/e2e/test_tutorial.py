@@ -18,7 +18,7 @@ def test_every_command_of_the_tutorial_works(stack: Stack, new_company: Callable
     shutil.rmtree(ROOT / "build" / "arcade", ignore_errors=True)
     new_company("before-the-tutorial")  # So that the command line finds its key.
     script = "\n".join(["set -eux", "trap 'kill $SLACK 2>/dev/null || true' EXIT", "SLACK=", *commands])
-    environment = os.environ | {"TRAITMESH_HOME": str(stack.folder), "COLUMNS": "160"}
+    environment = os.environ | {"TRAITMESH_HOME": str(stack.folder)}
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
     )

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from traitmesh import ApiError, Client
+from traitmesh.client import ATTEMPTS
 from traitmesh.settings import SettingsError, read_settings
 
 Script = list[tuple[int, dict[str, str], Any]]
@@ -59,6 +61,14 @@ def client(gateway: Gateway) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which the client would have slept."""
+    slept: list[float] = []
+    monkeypatch.setattr("traitmesh.client.time.sleep", slept.append)
+    return slept
+
+
 PROBLEM = {
     "detail": "audience_id: must be 1 to 60 characters",
     "reason": "ERROR_REASON_INVALID_FIELD",
@@ -81,6 +91,22 @@ def test_a_restart_is_ridden_out_with_one_request_id(client: Client, gateway: Ga
     assert len(gateway.asked) == 3
     assert len(set(gateway.asked)) == 1
     assert "requestId=" in gateway.asked[0][1]
+
+
+def test_a_gateway_that_is_not_there_is_told_at_once(pauses: list[float]) -> None:
+    with Client("http://127.0.0.1:1", "tm_key") as client, pytest.raises(httpx.ConnectError):
+        client.get("traits")
+    assert pauses == []
+
+
+def test_a_gateway_that_was_there_is_waited_for(client: Client, gateway: Gateway, pauses: list[float]) -> None:
+    gateway.script = [(200, {}, {})]
+    client.get("traits")
+    gateway.shutdown()
+    gateway.server_close()
+    with pytest.raises(httpx.ConnectError):
+        client.get("traits")
+    assert len(pauses) == ATTEMPTS - 1
 
 
 def test_what_exists_already_is_not_tried_again(client: Client, gateway: Gateway) -> None:

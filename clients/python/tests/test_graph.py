@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 from traitmesh.client import Json
-from traitmesh.graph import draw, sources_of, tree
+from traitmesh.graph import draw, made_of, sources_of, tree
 
 
 def edge(source: str, target: str, influence: str = "INFLUENCE_DIRECT") -> Json:
@@ -30,7 +30,13 @@ def test_sources_are_what_nothing_flows_into() -> None:
 def test_a_count_comes_from_what_decides_which_rows_count() -> None:
     counted = [edge("traitmesh.events.name", "dbt.user_traits.games", "INFLUENCE_INDIRECT")]
     counted.append(edge("dbt.user_traits.games", "traitmesh.user_model.games"))
-    assert sources_of(counted, ("traitmesh.user_model", "games")) == ["traitmesh.events.name"]
+    games = ("traitmesh.user_model", "games")
+    assert sources_of(counted, games) == ["traitmesh.events.name"]
+    assert made_of([*counted, *EDGES], games) == counted[::-1]
+
+
+def test_what_only_decides_is_left_out_where_there_is_a_value() -> None:
+    assert made_of(EDGES, ROOT) == [EDGES[3], EDGES[2], EDGES[0]]
 
 
 def test_a_tree_goes_from_the_value_to_its_sources() -> None:

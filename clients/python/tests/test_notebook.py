@@ -29,8 +29,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRAITMESH_RUN_DIR", raising=False)
+def by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Outside a managed run, where nothing tells of a gateway."""
+    for name in ("TRAITMESH_RUN_DIR", "TRAITMESH_URL", "TRAITMESH_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRAITMESH_HOME", str(tmp_path))
+    monkeypatch.setattr("traitmesh.settings.FILES", ())
 
 
 def published(run: Path, trait_id: str) -> pa.Table:
@@ -143,11 +147,15 @@ def test_metric_that_is_no_finite_number_is_refused(run: Path, value: float) -> 
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_reading_by_hand_says_how_to_run_it() -> None:
-    with pytest.raises(NotInRun, match="start a build"):
+def test_reading_by_hand_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotInRun, match="set TRAITMESH_URL and TRAITMESH_API_KEY"):
         read_model()
-    with pytest.raises(NotInRun, match="start a build"):
+    with pytest.raises(NotInRun, match="traitmesh notebook push"):
         read_table("dbt.windows")
+    monkeypatch.setenv("TRAITMESH_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TRAITMESH_API_KEY", "tm_key")
+    with pytest.raises(NotebookError, match="does not answer"):
+        read_model()
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -158,8 +166,8 @@ def test_publishing_by_hand_checks_and_says_it_does_not_publish(
     publish_trait("risk", pd.DataFrame({"user_id": ["a"], "risk": [0.5]}))
     log_metric("auc", 0.75)
     said = capsys.readouterr().out
-    assert "risk: 1 values are fine; a scheduled run publishes them." in said
-    assert "auc = 0.75 (a scheduled run records it)" in said
+    assert "risk: 1 values are fine, and not published. Push the notebook" in said
+    assert "auc = 0.75 (recorded when a build runs the notebook)" in said
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(NotebookError, match="repeat a user"):
         publish_trait("risk", pd.DataFrame({"user_id": ["a", "a"], "risk": [0.5, 0.5]}))

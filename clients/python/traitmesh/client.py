@@ -48,6 +48,7 @@ class Client:
     def __init__(self, url: str, api_key: str, workspace: str = "default") -> None:
         self.workspace = workspace
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=TIMEOUT)
+        self._was_up = False
 
     @classmethod
     def from_settings(cls, workspace: str | None = None) -> Self:
@@ -134,11 +135,14 @@ class Client:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = send()
-            except httpx.TransportError:
-                if attempt == ATTEMPTS:
+            except httpx.TransportError as failure:
+                # A gateway that answered before is being restarted; one that never did is not there.
+                absent = isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout) and not self._was_up
+                if absent or attempt == ATTEMPTS:
                     raise
                 _pause(attempt, {})
                 continue
+            self._was_up = True
             if answer.is_success:
                 content: Json = answer.json()
                 return content

@@ -20,25 +20,32 @@ BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 210, 40, 70, 16, 24
 SWEEPS = 12
 
 
-def sources_of(edges: Sequence[Json], root: Node) -> list[str]:
-    """The columns that `root` is made of and that nothing else flows into, as `schema.table.column`, in order.
+def made_of(edges: Sequence[Json], root: Node) -> list[Json]:
+    """The edges along which the value of `root` comes about.
 
     A value is followed along what it is made from. Where that is nothing but rows, such as in a count, it is followed
     along what decides which rows count.
     """
-    inputs: dict[Node, dict[bool, set[Node]]] = defaultdict(lambda: {True: set(), False: set()})
+    into: dict[Node, dict[bool, list[Json]]] = defaultdict(lambda: {True: [], False: []})
     for edge in edges:
-        direct = edge.get("influence") == "INFLUENCE_DIRECT"
-        inputs[_node(edge["output"])][direct].add(_node(edge["input"]))
-    sources, seen, waiting = set(), {root}, [root]
+        into[_node(edge["output"])][edge.get("influence") == "INFLUENCE_DIRECT"].append(edge)
+    followed: list[Json] = []
+    seen, waiting = {root}, [root]
     while waiting:
         node = waiting.pop()
-        ways = inputs[node][True] or inputs[node][False]
-        if not ways and node != root:
-            sources.add(_label(node))
-        waiting += ways - seen
-        seen |= ways
-    return sorted(sources)
+        ways = into[node][True] or into[node][False]
+        followed += ways
+        inputs = {_node(edge["input"]) for edge in ways} - seen
+        waiting += inputs
+        seen |= inputs
+    return followed
+
+
+def sources_of(edges: Sequence[Json], root: Node) -> list[str]:
+    """The columns that `root` is made of and that nothing else flows into, as `schema.table.column`, in order."""
+    followed = made_of(edges, root)
+    outputs = {_node(edge["output"]) for edge in followed}
+    return sorted({_label(node) for edge in followed if (node := _node(edge["input"])) not in outputs})
 
 
 def tree(edges: Sequence[Json], root: Node, depth: int = 0, seen: frozenset[Node] = frozenset()) -> Iterable[str]:

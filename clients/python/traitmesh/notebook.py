@@ -4,21 +4,27 @@
 
 In a managed run the builder sets `TRAITMESH_RUN_DIR` and has put a pinned snapshot of the
 notebook's inputs there; what is published and recorded is left there for the builder to audit.
+By hand, the model is read from the build that serves, and nothing is published or recorded.
 Everything is checked when it is called, so that a mistake shows in the cell that made it.
 """
 
+import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.api import types
+
+from traitmesh.client import ApiError, Client
+from traitmesh.settings import SettingsError
 
 RUN_DIR = "TRAITMESH_RUN_DIR"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -34,22 +40,21 @@ class NotInRun(NotebookError):
 
 
 def read_model(columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the user model's traits so far: one row per user, with `user_id` first.
+    """Return the user model's traits: one row per user, with `user_id` first.
 
-    `columns` limits it to these traits. Raises NotInRun outside a managed run and NotebookError
-    for a column that the model does not have.
+    In a managed run these are the traits made so far. By hand they are those of the build that
+    serves, read through the gateway that `TRAITMESH_URL`, `TRAITMESH_API_KEY` and
+    `TRAITMESH_WORKSPACE`, or a client.json, name. `columns` limits it to these traits. Raises
+    NotInRun if no gateway is named, and NotebookError for a column that the model does not have
+    and for what the gateway refuses.
     """
-    path = _inputs() / "model.parquet"
+    run = _run_dir()
+    if run is None:
+        return _serving_model(columns)
+    path = run / "inputs" / "model.parquet"
     if not path.exists():
         raise NotebookError("This run has no user model yet: no trait was built before it.")
-    if columns is None:
-        return pd.read_parquet(path)
-    known = pq.read_schema(path).names
-    unknown = sorted(set(columns) - set(known))
-    if unknown:
-        raise NotebookError(f"The model has no {_listed(unknown)}. It has: {_listed(known)}.")
-    wanted = [name for name in columns if name != "user_id"]
-    return pd.read_parquet(path, columns=["user_id", *wanted])
+    return pd.read_parquet(path, columns=_wanted(columns, pq.read_schema(path).names))
 
 
 def read_table(name: str) -> pd.DataFrame:
@@ -86,7 +91,10 @@ def publish_trait(trait_id: str, frame: pd.DataFrame, *, key: str = "user_id", v
     table = pa.table({"user_id": keys, "value": values})
     run = _run_dir()
     if run is None:
-        print(f"{trait_id}: {table.num_rows:,} values are fine; a scheduled run publishes them.")
+        print(
+            f"{trait_id}: {table.num_rows:,} values are fine, and not published. Push the notebook with "
+            "`traitmesh notebook push FILE`: each build then runs it and publishes them."
+        )
         return
     path = run / "outputs" / f"{trait_id}.parquet"
     path.parent.mkdir(exist_ok=True)
@@ -101,7 +109,7 @@ def log_metric(name: str, value: float) -> None:
     number = _finite(name, value)
     run = _run_dir()
     if run is None:
-        print(f"{name} = {number:g} (a scheduled run records it)")
+        print(f"{name} = {number:g} (recorded when a build runs the notebook)")
         return
     path = run / "outputs" / "metrics.json"
     path.parent.mkdir(exist_ok=True)
@@ -120,11 +128,66 @@ def _inputs() -> Path:
     run = _run_dir()
     if run is None:
         raise NotInRun(
-            "The model and its tables are read in a managed run: add the notebook to a workspace's "
-            "model and start a build, which runs it on a pinned snapshot. To work on it by hand, "
-            f"set {RUN_DIR} to the folder of such a run before starting Jupyter."
+            "Tables are read in a managed run: push the notebook with `traitmesh notebook push FILE` and start "
+            "a build, which runs it on a pinned snapshot. By hand, read_model() reads the model of the build "
+            f"that serves; for tables, set {RUN_DIR} to a folder with inputs/<schema>.<table>.parquet."
         )
     return run / "inputs"
+
+
+def _wanted(columns: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The columns to read, `user_id` first. Raises NotebookError for some that are not known."""
+    if columns is None:
+        return list(known)
+    unknown = sorted(set(columns) - set(known))
+    if unknown:
+        raise NotebookError(f"The model has no {_listed(unknown)}. It has: {_listed(known)}.")
+    return ["user_id", *(name for name in columns if name != "user_id")]
+
+
+def _serving_model(columns: Sequence[str] | None) -> pd.DataFrame:
+    """The model of the build that serves, over REST."""
+    try:
+        with Client.from_settings() as client:
+            return _read_build(client, columns)
+    except SettingsError as error:
+        raise NotInRun(f"The model of the build that serves is read through the gateway: {error}.") from error
+    except ApiError as error:
+        raise NotebookError(f"The gateway refuses: {error.detail}.") from error
+    except httpx.TransportError as error:
+        raise NotebookError(f"The gateway does not answer ({type(error).__name__}); is it up?") from error
+
+
+def _read_build(client: Client, columns: Sequence[str] | None) -> pd.DataFrame:
+    build = client.get("builds/latest")
+    traits = client.get(f"/v1/{build['modelRevision']}")["traits"]
+    known = ["user_id", *(trait["name"].rpartition("/")[2] for trait in traits)]
+    wanted = _wanted(columns, known)
+    # The gateway takes no trait for all of them, so of a model without traits one is read and left out.
+    asked = wanted[1:] or known[1:2]
+    answer = io.BufferedReader(_Pieces(client.stream(f"/v1/{build['name']}:read", traits=asked)))
+    with pa.ipc.open_stream(answer) as batches:
+        frame: pd.DataFrame = batches.read_all().select(wanted).to_pandas()
+    return frame
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a file, of which no more than one is held."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 def _check_name(what: str, name: str) -> None:

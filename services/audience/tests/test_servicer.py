@@ -109,7 +109,9 @@ def test_validate_only_creates_nothing(service: Service) -> None:
     with auth.acting_as(EDITOR):
         answer = service.audiences.CreateAudience(create("imagined", GERMANS, validate_only=True))
     assert answer.name == f"{TUSK}/audiences/imagined"
-    assert not answer.model_revision
+    # The answer tells what would be, and nothing of it is.
+    revision = trait_pb2.GetModelRevisionRequest(name=answer.model_revision)
+    assert reason(refused(service.traits.GetModelRevision, revision)) == "ERROR_REASON_RESOURCE_NOT_FOUND"
     audience = audience_pb2.GetAudienceRequest(name=answer.name)
     assert reason(refused(service.audiences.GetAudience, audience)) == "ERROR_REASON_RESOURCE_NOT_FOUND"
     trait = trait_pb2.GetTraitRequest(name=f"{TUSK}/traits/imagined")
@@ -273,7 +275,7 @@ def test_without_a_build_nothing_can_be_asked(service: Service) -> None:
     request.rule.event.event = "view"
     error = refused(service.audiences.EstimateAudience, request, STRANGER)
     assert reason(error) == "ERROR_REASON_NOT_READY"
-    assert "run `traitmesh build`" in refused_message(error)
+    assert "run `traitmesh build run`" in refused_message(error)
 
 
 def test_an_estimate_wants_a_rule_or_an_audience(service: Service) -> None:
@@ -341,13 +343,16 @@ def test_a_funnel_that_nobody_began(service: Service) -> None:
     assert not answer.steps[1].HasField("median_time")
 
 
-def compile_request(*audiences: str, traits: tuple[str, ...] = tuple(TRAITS)) -> audience_pb2.CompileAudiencesRequest:
+def compile_request(
+    *audiences: str, traits: tuple[str, ...] = tuple(TRAITS), model_revision: str = ""
+) -> audience_pb2.CompileAudiencesRequest:
     return audience_pb2.CompileAudiencesRequest(
         parent=TUSK,
         audiences=audiences,
         traits=traits,
         users_table="traitmesh.user_model",
         as_of=timestamp(population.AS_OF),
+        model_revision=model_revision,
     )
 
 
@@ -380,3 +385,21 @@ def test_what_cannot_be_compiled_is_named(service: Service) -> None:
     assert "country" in refused_message(lacking)
     internal = refused(service.audiences.CompileAudiences, compile_request("compiled"), EDITOR)
     assert reason(internal) == "ERROR_REASON_PERMISSION_DENIED"
+
+
+def test_an_audience_is_compiled_by_the_types_of_the_named_model_revision(service: Service) -> None:
+    pinned = service.declare("projects/plans", {"plan": trait_pb2.TRAIT_TYPE_CATEGORICAL})
+    with auth.acting_as(EDITOR):
+        rule = {"trait": {"trait": "plan", "operator": "OPERATOR_EQUAL", "values": ["gold"]}}
+        service.audiences.CreateAudience(create("on_gold", rule))
+    service.declare("projects/plans", {"plan": trait_pb2.TRAIT_TYPE_CONTINUOUS})
+    latest = refused(service.audiences.CompileAudiences, compile_request("on_gold", traits=("plan",)), SERVICE)
+    assert reason(latest) == "ERROR_REASON_NOT_READY"
+    request = compile_request("on_gold", traits=("plan",), model_revision=pinned)
+    with auth.acting_as(SERVICE):
+        (compiled,) = service.audiences.CompileAudiences(request).audiences
+    assert list(compiled.columns) == ["traitmesh.user_model.plan"]
+    for elsewhere in ("workspaces/other/modelRevisions/1", f"{TUSK}/modelRevisions/999"):
+        request.model_revision = elsewhere
+        absent = refused(service.audiences.CompileAudiences, request, SERVICE)
+        assert reason(absent) == "ERROR_REASON_RESOURCE_NOT_FOUND"

@@ -26,7 +26,7 @@ from services.model_builder.activities.references import (
 )
 from services.model_builder.dbt_project import archive, command, results
 from services.model_builder.dbt_project.command import Dbt, Workspot
-from services.model_builder.domain import Blueprint, Failure, State, Trait, parse_numbered
+from services.model_builder.domain import KEY, Blueprint, Failure, State, Trait, parse_numbered
 from services.model_builder.lineage import edges
 from services.model_builder.notebooks import running
 from services.model_builder.notebooks.declaration import predictions_table
@@ -155,6 +155,7 @@ class BuildActivities:
             traits=traits,
             users_table=table,
             as_of=timestamp(blueprint.as_of),
+            model_revision=f"workspaces/{blueprint.workspace}/modelRevisions/{blueprint.model_revision}",
         )
         compiled = self.audiences.CompileAudiences(request).audiences
         return [CompiledAudience(each.audience, each.sql, tuple(each.columns)) for each in compiled]
@@ -301,8 +302,11 @@ class BuildActivities:
             if not warehouse.exists(table):
                 raise running.NotebookFailed(f"reads {table}, which does not exist; does the dbt project make it?")
             running.put_table(warehouse, table, folder)
-        model = assembling.base_select(warehouse, blueprint.before_notebook(notebook), self._keys(blueprint))
-        running.put_input(warehouse, f"{model} ORDER BY u.user_ord", folder, "model")
+        traits = blueprint.before_notebook(notebook)
+        model = assembling.base_select(warehouse, traits, self._keys(blueprint))
+        listed = ", ".join(warehouse.quote(column) for column in (KEY, *(trait.id for trait in traits)))
+        select = f"SELECT {listed} FROM ({model}) AS m ORDER BY m.user_ord"  # noqa: S608 -- the names are quoted
+        running.put_input(warehouse, select, folder, "model")
 
 
 def _columns(warehouse: Warehouse, table: str) -> dict[str, str] | None:

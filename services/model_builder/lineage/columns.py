@@ -1,8 +1,9 @@
 """Column lineage of one SELECT, by sqlglot: which input columns each output column is made of or influenced by.
 
 What a value is made of is direct; what decides about it (a CASE's condition, a window's partition and order, an
-aggregate's FILTER) is indirect, and so is what decides which rows there are (joins, filters, groups), after
-OpenLineage's ColumnLineageDatasetFacet. A shape that cannot be traced surely raises Untraceable: no edge is guessed.
+aggregate's FILTER, for a count of rows what decides which rows there are) is indirect, and so is what decides which
+rows the output has (joins, filters, groups), after OpenLineage's ColumnLineageDatasetFacet. A shape that cannot be
+traced surely raises Untraceable: no edge is guessed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -142,6 +143,9 @@ class _Tracer:
                 inputs = self._source_column(scope, node)
             elif isinstance(node, _SELECT) and node is not expression:
                 inputs = self._subquery(scope, node)
+            elif isinstance(node, exp.AggFunc) and node.find(exp.Column) is None:
+                # It is made of rows alone, such as count(*), so what decides which rows there are decides about it.
+                inputs = self.rows(scope)
             else:
                 continue
             direct = _is_part_of_value(node, expression)
@@ -183,6 +187,9 @@ def _deciding_clauses(expression: exp.Expr) -> Iterator[exp.Expr]:
         found = expression.args.get(clause)
         if isinstance(found, exp.Expr):
             yield found
+    distinct = expression.args.get("distinct")
+    if isinstance(expression, exp.Select) and distinct is not None and distinct.args.get("on") is None:
+        yield from expression.selects
     group = expression.args.get("group")
     if isinstance(expression, exp.Select) and group is not None and group.args.get("all"):
         yield from (select for select in expression.selects if not select.find(exp.AggFunc))

@@ -18,7 +18,7 @@ from traitmesh_proto.registry.v1.trait_pb2_grpc import TraitServiceStub
 
 from libs.kit import errors, names, paging
 from libs.kit.messages import moment, timestamp
-from libs.kit.requests import once
+from libs.kit.requests import mutate
 from libs.kit.temporal import WorkflowStarter, search_attributes
 from services.model_builder import registry
 from services.model_builder.domain import Blueprint, Failure, State, Trait, build_name
@@ -28,7 +28,6 @@ from services.model_builder.store.builds import BuildRow
 from services.model_builder.warehouses import Warehouses, as_faults
 from services.model_builder.workflows import QUEUE, BuildWorkflow
 
-_WORKSPACE = "workspaces/{workspace}"
 _BUILD = "workspaces/{workspace}/builds/{build}"
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -48,19 +47,18 @@ class BuildServicer(build_pb2_grpc.BuildServiceServicer):
     traits: TraitServiceStub
 
     def CreateBuild(self, request: build_pb2.CreateBuildRequest, context: grpc.ServicerContext) -> build_pb2.Build:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         as_of = _given_as_of(request)
         with as_faults():
             newest_event = self._newest_event(workspace)
-        with self.engine.begin() as tx:
-            return once(
-                tx,
-                tables.requests,
-                workspace,
-                request,
-                answer_type=build_pb2.Build,
-                effect=lambda: self._create(tx, workspace, as_of or newest_event),
-            )
+        return mutate(
+            self.engine,
+            tables.requests,
+            workspace,
+            request,
+            build_pb2.Build,
+            lambda tx: self._create(tx, workspace, as_of or newest_event),
+        )
 
     def _newest_event(self, workspace: str) -> datetime | None:
         warehouse = self.warehouses.open(workspace)
@@ -84,8 +82,8 @@ class BuildServicer(build_pb2_grpc.BuildServiceServicer):
             model_revision=number,
             as_of=as_of,
             traits=traits,
-            projects={row.project: row.revision for row in projects.list_projects(tx, workspace, None, None)},
-            notebooks={row.notebook: row.revision for row in notebooks.list_notebooks(tx, workspace, None, None)},
+            projects=projects.current_revisions(tx, workspace),
+            notebooks=notebooks.current_revisions(tx, workspace),
         )
         row = builds.insert_build(tx, blueprint)
         self.temporal.call(lambda client: _start(client, blueprint))
@@ -119,12 +117,11 @@ class BuildServicer(build_pb2_grpc.BuildServiceServicer):
     def ListBuilds(
         self, request: build_pb2.ListBuildsRequest, context: grpc.ServicerContext
     ) -> build_pb2.ListBuildsResponse:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/builds")
         with self.engine.begin() as tx:
-            rows = builds.list_builds(tx, workspace, int(page.after) if page.after else None, page.size + 1)
-            shown, token = page.split(rows, lambda row: row.number)
-            messages = _build_messages(tx, shown)
+            rows, token = builds.list_builds(tx, workspace, page)
+            messages = _build_messages(tx, rows)
         return build_pb2.ListBuildsResponse(builds=messages, next_page_token=token)
 
     def CompareBuilds(
@@ -205,12 +202,8 @@ async def _is_running(client: Client, name: str) -> bool:
 def _find(tx: Connection, name: str, field: str = "name") -> BuildRow:
     workspace, build = names.parse(_BUILD, name, field)
     if build == "latest":
-        row = builds.find_good(tx, workspace)
-    else:
-        row = builds.find_build(tx, workspace, names.number(build, name))
-    if row is None:
-        raise errors.NotFound(name)
-    return row
+        return errors.found(builds.find_good(tx, workspace), name, "make the first build with `traitmesh build run`")
+    return errors.found(builds.find_build(tx, workspace, names.number(build, name)), name)
 
 
 def _find_before(tx: Connection, build: BuildRow) -> BuildRow:

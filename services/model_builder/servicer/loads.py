@@ -21,7 +21,6 @@ from services.model_builder.store.loads import LoadRow
 from services.model_builder.warehouses import Warehouses, as_faults
 from services.model_builder.workflows import QUEUE, LoadWorkflow
 
-_WORKSPACE = "workspaces/{workspace}"
 _LOAD = "workspaces/{workspace}/loads/{load}"
 
 
@@ -40,8 +39,8 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
     ) -> load_pb2.Load:
         first = next(request_iterator, None)
         if first is None:
-            raise errors.invalid("parent", f"must be given in the first message, of the form {_WORKSPACE}")
-        (workspace,) = names.parse(_WORKSPACE, first.parent, "parent")
+            raise errors.invalid("parent", f"must be given in the first message, of the form {names.WORKSPACE}")
+        (workspace,) = names.parse(names.WORKSPACE, first.parent, "parent")
         file_name = uploads.check_file_name(first.file_name)
         with as_faults():
             self.warehouses.open(workspace)
@@ -70,24 +69,21 @@ class LoadServicer(load_pb2_grpc.LoadServiceServicer):
         workspace, load = names.parse(_LOAD, request.name)
         with self.engine.begin() as tx:
             row = loads.find_load(tx, workspace, names.number(load, request.name))
-        if row is None:
-            raise errors.NotFound(request.name)
-        return _load_message(row)
+        return _load_message(errors.found(row, request.name))
 
     def ListLoads(
         self, request: load_pb2.ListLoadsRequest, context: grpc.ServicerContext
     ) -> load_pb2.ListLoadsResponse:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/loads")
         with self.engine.begin() as tx:
-            rows = loads.list_loads(tx, workspace, int(page.after) if page.after else None, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.number)
-        return load_pb2.ListLoadsResponse(loads=map(_load_message, shown), next_page_token=token)
+            rows, token = loads.list_loads(tx, workspace, page)
+        return load_pb2.ListLoadsResponse(loads=map(_load_message, rows), next_page_token=token)
 
     def ListQuarantine(
         self, request: load_pb2.ListQuarantineRequest, context: grpc.ServicerContext
     ) -> load_pb2.ListQuarantineResponse:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         with as_faults():
             warehouse = self.warehouses.open(workspace)
             ranked = (

@@ -17,7 +17,6 @@ from services.model_builder.store import notebooks
 from services.model_builder.store.notebooks import NotebookRow
 from services.model_builder.store.tables import lock_model
 
-_WORKSPACE = "workspaces/{workspace}"
 _NOTEBOOK = "workspaces/{workspace}/notebooks/{notebook}"
 
 
@@ -61,19 +60,16 @@ class NotebookServicer(notebook_pb2_grpc.NotebookServiceServicer):
         workspace, notebook = names.parse(_NOTEBOOK, request.name)
         with self.engine.begin() as tx:
             row = notebooks.find_notebook(tx, workspace, notebook)
-        if row is None:
-            raise errors.NotFound(request.name)
-        return _notebook_message(row)
+        return _notebook_message(errors.found(row, request.name))
 
     def ListNotebooks(
         self, request: notebook_pb2.ListNotebooksRequest, context: grpc.ServicerContext
     ) -> notebook_pb2.ListNotebooksResponse:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/notebooks")
         with self.engine.begin() as tx:
-            rows = notebooks.list_notebooks(tx, workspace, page.after, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.notebook)
-        return notebook_pb2.ListNotebooksResponse(notebooks=map(_notebook_message, shown), next_page_token=token)
+            rows, token = notebooks.list_notebooks(tx, workspace, page)
+        return notebook_pb2.ListNotebooksResponse(notebooks=map(_notebook_message, rows), next_page_token=token)
 
 
 def _unpushed(name: str, sha256: str, read: Notebook) -> notebook_pb2.Notebook:

@@ -15,6 +15,7 @@ from services.model_builder.domain import build_name
 from services.model_builder.store import profiles
 
 _PROFILE = "workspaces/{workspace}/profiles/{profile}"
+_UNKNOWN = "check the user's id; a user whose events are new has a profile after the next `traitmesh build run`"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
             row = profiles.find_profile(tx, workspace, user_id)
         if row is None:
             # Without the user's id, which is nobody's business but the caller's.
-            raise errors.NotFound(f"workspaces/{workspace}/profiles/-")
+            raise errors.NotFound(f"workspaces/{workspace}/profiles/-", _UNKNOWN)
         header = {
             "name": request.name,
             "modelRevision": f"workspaces/{workspace}/modelRevisions/{row.model_revision}",

@@ -26,7 +26,6 @@ from services.model_builder.store.tables import lock_model
 from services.model_builder.warehouses import Warehouses, as_faults
 from services.model_builder.workflows import QUEUE, ParseWorkflow
 
-_WORKSPACE = "workspaces/{workspace}"
 _PROJECT = "workspaces/{workspace}/projects/{project}"
 
 #: How long a push waits for dbt to parse the project.
@@ -85,19 +84,16 @@ class ProjectServicer(project_pb2_grpc.ProjectServiceServicer):
         workspace, project = names.parse(_PROJECT, request.name)
         with self.engine.begin() as tx:
             row = projects.find_project(tx, workspace, project)
-        if row is None:
-            raise errors.NotFound(request.name)
-        return _project_message(row)
+        return _project_message(errors.found(row, request.name))
 
     def ListProjects(
         self, request: project_pb2.ListProjectsRequest, context: grpc.ServicerContext
     ) -> project_pb2.ListProjectsResponse:
-        (workspace,) = names.parse(_WORKSPACE, request.parent, "parent")
+        (workspace,) = names.parse(names.WORKSPACE, request.parent, "parent")
         page = paging.page(request, f"{request.parent}/projects")
         with self.engine.begin() as tx:
-            rows = projects.list_projects(tx, workspace, page.after, page.size + 1)
-        shown, token = page.split(rows, lambda row: row.project)
-        return project_pb2.ListProjectsResponse(projects=map(_project_message, shown), next_page_token=token)
+            rows, token = projects.list_projects(tx, workspace, page)
+        return project_pb2.ListProjectsResponse(projects=map(_project_message, rows), next_page_token=token)
 
 
 async def _parse(client: Client, pushed: Archive) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from libs.kit.paging import Page
 from services.model_builder.domain import Blueprint, Failure, State, Trait, TraitKind, TraitType
 from services.model_builder.store.tables import build_steps, builds, notebook_runs
 
@@ -54,12 +55,9 @@ def find_good(tx: Connection, workspace: str, before: int | None = None) -> Buil
     return tx.execute(query.order_by(builds.c.number.desc()).limit(1)).first()
 
 
-def list_builds(tx: Connection, workspace: str, before: int | None, limit: int) -> Sequence[BuildRow]:
-    """Builds, newest first, older than `before` if that is given."""
-    query = select(builds).where(builds.c.workspace == workspace).order_by(builds.c.number.desc()).limit(limit)
-    if before is not None:
-        query = query.where(builds.c.number < before)
-    return tx.execute(query).all()
+def list_builds(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[BuildRow], str]:
+    """A page of the builds, newest first, and the next page's token."""
+    return page.read(tx, select(builds).where(builds.c.workspace == workspace), builds.c.number, newest_first=True)
 
 
 def blueprint_of(row: BuildRow) -> Blueprint:

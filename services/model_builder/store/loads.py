@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
 
 from libs.kit import errors
+from libs.kit.database import lock
+from libs.kit.paging import Page
 from services.model_builder.domain import State, load_name
 from services.model_builder.store.tables import loads
 
@@ -27,8 +29,7 @@ class LoadCounts:
 
 def insert_load(tx: Connection, workspace: str, file_name: str, sha256: str, byte_count: int) -> LoadRow:
     """Inserts the workspace's next load."""
-    key = {"key": f"loads of {workspace}"}
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+    lock(tx, f"loads of {workspace}")
     newest = tx.execute(select(func.max(loads.c.number)).where(loads.c.workspace == workspace)).scalar() or 0
     row = insert(loads).values(
         workspace=workspace,
@@ -46,12 +47,9 @@ def find_load(tx: Connection, workspace: str, number: int) -> LoadRow | None:
     return tx.execute(select(loads).where(_load(workspace, number))).first()
 
 
-def list_loads(tx: Connection, workspace: str, before: int | None, limit: int) -> Sequence[LoadRow]:
-    """Loads, newest first, older than `before` if that is given."""
-    query = select(loads).where(loads.c.workspace == workspace).order_by(loads.c.number.desc()).limit(limit)
-    if before is not None:
-        query = query.where(loads.c.number < before)
-    return tx.execute(query).all()
+def list_loads(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[LoadRow], str]:
+    """A page of the loads, newest first, and the next page's token."""
+    return page.read(tx, select(loads).where(loads.c.workspace == workspace), loads.c.number, newest_first=True)
 
 
 def set_progress(tx: Connection, workspace: str, number: int, rows: int) -> None:

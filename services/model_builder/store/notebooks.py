@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from libs.kit.paging import Page
 from services.model_builder.store.tables import notebooks
 
 NotebookRow = Row[Any]
@@ -38,15 +39,16 @@ def find_notebook(tx: Connection, workspace: str, notebook: str, revision: int |
     return tx.execute(query.order_by(notebooks.c.revision.desc()).limit(1)).first()
 
 
-def list_notebooks(tx: Connection, workspace: str, after: str | None, limit: int | None) -> Sequence[NotebookRow]:
-    """The current revisions, by notebook id."""
+def list_notebooks(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[NotebookRow], str]:
+    """A page of the current revisions, by notebook id, and the next page's token."""
+    query = select(notebooks).ext(distinct_on(notebooks.c.notebook)).where(notebooks.c.workspace == workspace)
+    return page.read(tx, query.order_by(notebooks.c.notebook, notebooks.c.revision.desc()), notebooks.c.notebook)
+
+
+def current_revisions(tx: Connection, workspace: str) -> dict[str, int]:
+    """The number of each notebook's current revision."""
+    revision = func.max(notebooks.c.revision).label("revision")
     query = (
-        select(notebooks)
-        .ext(distinct_on(notebooks.c.notebook))
-        .where(notebooks.c.workspace == workspace)
-        .order_by(notebooks.c.notebook, notebooks.c.revision.desc())
-        .limit(limit)
+        select(notebooks.c.notebook, revision).where(notebooks.c.workspace == workspace).group_by(notebooks.c.notebook)
     )
-    if after is not None:
-        query = query.where(notebooks.c.notebook > after)
-    return tx.execute(query).all()
+    return {row.notebook: row.revision for row in tx.execute(query)}

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from libs.kit.paging import Page
 from services.model_builder.domain import Declaration, DeclaredTrait, TraitType
 from services.model_builder.store.tables import archives, projects
 
@@ -53,18 +54,17 @@ def find_project(tx: Connection, workspace: str, project: str) -> ProjectRow | N
     return tx.execute(select(projects).where(mine).order_by(projects.c.revision.desc()).limit(1)).first()
 
 
-def list_projects(tx: Connection, workspace: str, after: str | None, limit: int | None) -> Sequence[ProjectRow]:
-    """The current revisions, by project id."""
-    query = (
-        select(projects)
-        .ext(distinct_on(projects.c.project))
-        .where(projects.c.workspace == workspace)
-        .order_by(projects.c.project, projects.c.revision.desc())
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(projects.c.project > after)
-    return tx.execute(query).all()
+def list_projects(tx: Connection, workspace: str, page: Page) -> tuple[Sequence[ProjectRow], str]:
+    """A page of the current revisions, by project id, and the next page's token."""
+    query = select(projects).ext(distinct_on(projects.c.project)).where(projects.c.workspace == workspace)
+    return page.read(tx, query.order_by(projects.c.project, projects.c.revision.desc()), projects.c.project)
+
+
+def current_revisions(tx: Connection, workspace: str) -> dict[str, int]:
+    """The number of each project's current revision."""
+    revision = func.max(projects.c.revision).label("revision")
+    query = select(projects.c.project, revision).where(projects.c.workspace == workspace).group_by(projects.c.project)
+    return {row.project: row.revision for row in tx.execute(query)}
 
 
 def archive_of(tx: Connection, workspace: str, project: str, revision: int) -> bytes:

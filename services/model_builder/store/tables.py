@@ -13,20 +13,16 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from libs.kit.database import lock, time_column
 from libs.kit.requests import request_table
 
 SCHEMA = "model"
 
 metadata = MetaData(schema=SCHEMA)
-
-
-def _created(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
 archives = Table(
@@ -36,7 +32,7 @@ archives = Table(
     Column("sha256", Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
     Column("declaration", JSONB),
-    _created("create_time"),
+    time_column(),
 )
 
 projects = Table(
@@ -46,7 +42,7 @@ projects = Table(
     Column("project", Text, primary_key=True),
     Column("revision", Integer, primary_key=True),
     Column("sha256", Text, nullable=False),
-    _created("push_time"),
+    time_column("push_time"),
     ForeignKeyConstraint(["workspace", "sha256"], [archives.c.workspace, archives.c.sha256]),
 )
 
@@ -60,7 +56,7 @@ notebooks = Table(
     Column("content", LargeBinary, nullable=False),
     Column("trait", Text, nullable=False),
     Column("inputs", JSONB, nullable=False),
-    _created("push_time"),
+    time_column("push_time"),
 )
 
 loads = Table(
@@ -78,7 +74,7 @@ loads = Table(
     Column("quarantined_count", BigInteger, nullable=False, server_default=text("0")),
     Column("new_user_count", BigInteger, nullable=False, server_default=text("0")),
     Column("error", Text, nullable=False, server_default=text("''")),
-    _created("create_time"),
+    time_column(),
     Column("end_time", DateTime(timezone=True)),
 )
 
@@ -99,7 +95,7 @@ builds = Table(
     Column("updated_count", BigInteger, nullable=False, server_default=text("0")),
     Column("deleted_count", BigInteger, nullable=False, server_default=text("0")),
     Column("failures", JSONB, nullable=False, server_default=text("'[]'")),
-    _created("create_time"),
+    time_column(),
     Column("end_time", DateTime(timezone=True)),
     Index("one_build_at_a_time", "workspace", unique=True, postgresql_where=text("state = 'running'")),
     Index("good_builds", "workspace", "number", postgresql_where=text("state = 'succeeded'")),
@@ -112,7 +108,7 @@ build_steps = Table(
     Column("build", Integer, primary_key=True),
     Column("step", Text, primary_key=True),
     Column("outcome", Text, nullable=False, server_default=text("''")),
-    _created("start_time"),
+    time_column("start_time"),
     Column("seconds", Double),
     ForeignKeyConstraint(["workspace", "build"], [builds.c.workspace, builds.c.number]),
 )
@@ -145,5 +141,4 @@ def lock_model(tx: Connection, workspace: str) -> None:
 
     The traits that the registry knows and the revisions that lie here change together under it.
     """
-    key = {"key": f"sources of {workspace}"}
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+    lock(tx, f"sources of {workspace}")

@@ -90,6 +90,12 @@ def test_a_trait_leads_back_to_event_columns(world: World, tusk: str) -> None:
     ask.direct_only = False
     everything = world.lineage.GetLineage(ask)
     assert ("traitmesh.events", "time") in {(edge.input.dataset, edge.input.field) for edge in everything.edges}
+    ask.root = "traits/active_days_30d"
+    counted = {
+        (edge.input.dataset, edge.input.field, edge.output.field) for edge in world.lineage.GetLineage(ask).edges
+    }
+    assert ("dbt.user_days", "day", "active_days_30d") in counted
+    assert ("traitmesh.events", "time", "day") in counted
     ask.root = "traits/churn_probability"
     predicted = {(edge.input.dataset, edge.partial) for edge in world.lineage.GetLineage(ask).edges}
     assert ("dbt.user_activity_windows", True) in predicted
@@ -138,7 +144,7 @@ def test_a_profile_is_what_the_build_says(world: World, small: str) -> None:
     parsed = json_format.Parse(body.data, profile_pb2.Profile())
     assert parsed.name == f"{small}/profiles/ana"
     assert 0 < parsed.staleness.ToMilliseconds() < 600_000
-    with pytest.raises(grpc.RpcError) as absent:
+    with pytest.raises(grpc.RpcError, match="check the user's id") as absent:
         world.profile(f"{small}/profiles/nobody-42")
     assert reason(absent.value) == "ERROR_REASON_RESOURCE_NOT_FOUND"
     assert "nobody-42" not in str(absent.value)
@@ -241,6 +247,29 @@ def test_two_workspaces_build_at_once_and_one_of_them_once_at_a_time(world: Worl
     assert listed.next_page_token
 
 
+def test_a_build_decides_audiences_by_its_own_model_revision(world: World) -> None:
+    parent = world.create_workspace("pinned")
+    world.load(parent, "a.ndjson", mini.lines(*mini.EVENTS))
+    project = world.push(f"{parent}/projects/mini", mini.archive())
+    create_audience(world, parent, "clicked", {"trait": {"trait": "last_action", "operator": 1, "values": ["click"]}})
+    started = world.start_build(parent)
+    changed = trait_pb2.ApplyTraitsRequest(parent=parent, origin=f"{parent}/projects/mini")
+    changed.traits.add(
+        name=f"{parent}/traits/last_action",
+        kind=trait_pb2.TRAIT_KIND_COMPUTED,
+        type=trait_pb2.TRAIT_TYPE_CONTINUOUS,
+        column="dbt.mini_traits.last_action",
+    )
+    with auth.acting_as(auth.Caller("model_builder", "pinned", "service")):
+        latest = world.traits.ApplyTraits(changed).model_revision.name
+    assert "audiences" not in [step.step for step in world.get_build(started.name).steps], "the change came too late"
+    build = world.wait_build(started.name)
+    assert build.state == SUCCEEDED, build
+    assert build.model_revision not in (project.model_revision, latest)
+    members = [row["user_id"] for row in read(world, build.name, "clicked").to_pylist() if row["clicked"]]
+    assert sorted(members) == ["ana", "cy"]
+
+
 def test_a_build_needs_events_and_traits(world: World) -> None:
     parent = world.create_workspace("bare")
     with pytest.raises(grpc.RpcError, match="there are no events yet"):
@@ -249,7 +278,7 @@ def test_a_build_needs_events_and_traits(world: World) -> None:
     with pytest.raises(grpc.RpcError, match="there are no traits yet") as caught:
         world.start_build(parent)
     assert reason(caught.value) == "ERROR_REASON_NOT_READY"
-    with pytest.raises(grpc.RpcError) as absent:
+    with pytest.raises(grpc.RpcError, match="make the first build with `traitmesh build run`") as absent:
         world.get_build(f"{parent}/builds/latest")
     assert reason(absent.value) == "ERROR_REASON_RESOURCE_NOT_FOUND"
 

@@ -1,12 +1,13 @@
 """A destination for tests: keeps records in a folder's SQLite file, and behaves as the folder's `mood.json` says.
 
-Moods: `refuse` (a person must act) and the token it `but_take`s, `busy` (seconds to wait), `crash`, `crash_once`,
-`slow` (seconds, after the commit, before the answer), `reject` (keys). Every write is noted in the table `writes`, so
-that tests see what arrived, how often and how.
+Moods: `refuse` (a person must act) and the token it `but_take`s, `ask` (the port of who lets it answer a check), `busy`
+(seconds to wait), `crash`, `crash_once`, `slow` (seconds, after the commit, before the answer), `reject` (keys). Every
+write is noted in the table `writes`, so that tests see what arrived, how often and how.
 """
 
 import json
 import os
+import socket
 import sqlite3
 import time
 from functools import cached_property
@@ -44,6 +45,11 @@ class DestinationMoody(Destination):
     def check(self) -> None:
         if self.config["token"].startswith("wrong"):
             raise ConfigError(f"the token {self.config['token']} is wrong")
+        mood = self._mood()
+        if "ask" in mood:
+            with socket.create_connection(("127.0.0.1", mood["ask"])) as asked:
+                asked.recv(1)
+        self._take(mood)
 
     def discover(self) -> list[DestinationObject]:
         return []
@@ -55,9 +61,8 @@ class DestinationMoody(Destination):
         return database
 
     def write(self, batch: Batch) -> list[Reject]:
-        mood = json.loads((Path(self.config["folder"]) / "mood.json").read_text())
-        if mood.get("refuse") and self.config["token"] != mood.get("but_take"):
-            raise ConfigError("the account is closed: open it")
+        mood = self._mood()
+        self._take(mood)
         if "busy" in mood:
             (Path(self.config["folder"]) / "was_busy").touch()
             raise TransientError("too many requests", mood["busy"])
@@ -66,6 +71,15 @@ class DestinationMoody(Destination):
         rejects = self._store(batch, mood)
         time.sleep(mood.get("slow", 0))
         return rejects
+
+    def _mood(self) -> dict[str, Any]:
+        file = Path(self.config["folder"]) / "mood.json"
+        mood: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return mood
+
+    def _take(self, mood: dict[str, Any]) -> None:
+        if mood.get("refuse") and self.config["token"] != mood.get("but_take"):
+            raise ConfigError("the account is closed: open it")
 
     def _crashed_before(self) -> bool:
         mark = Path(self.config["folder"]) / "crashed"

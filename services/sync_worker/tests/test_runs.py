@@ -217,7 +217,7 @@ def test_without_a_build_the_run_waits_and_says_so(stage: Stage) -> None:
     stage.add_workspace("empty")
     moody = stage.moody("empty")
     parked = stage.wait(stage.start(stage.sync(moody.name)).name)
-    assert parked.attention == "the workspace has no build yet; create one first"
+    assert parked.attention == "the workspace has no build yet; make the first with `traitmesh build run`"
     stage.publish(users(3), "empty")
     with auth.acting_as(auth.Caller("eve", "empty", "editor")):
         again = stage.runs.RetryRun(run_pb2.RetryRunRequest(name=parked.name))

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from libs.kit import database, errors
+from libs.kit.paging import Page
 from libs.kit.seal import Seal
 from libs.kit.settings import Settings
 from libs.kit.testing import schema_differences
@@ -157,7 +158,7 @@ def test_everything_is_confirmed_but_the_rejects_which_keep_their_reason(prepare
     assert sending.attempt().send()
     assert sending.counts() == (RECORDS - 2, 2, 0)
     with sending.engine.begin() as tx:
-        rejects = ledger.list_rejects(tx, sending.run, -1, 10)
+        rejects, _ = ledger.list_rejects(tx, sending.run, Page(10, None, ""))
     assert [(r.ordinal, r.key, r.code, r.batch) for r in rejects] == [
         (0, "u000", "bad_record", 0),
         (34, "u034", "bad_record", 3),

@@ -1,11 +1,15 @@
 """The methods, called over the wire, with no worker: what is accepted, what is refused, what is answered."""
 
+import socket
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf import json_format
 from traitmesh_proto.sync.v1 import destination_pb2, run_pb2, run_pb2_grpc, sync_pb2
@@ -108,7 +112,61 @@ def test_a_destination_is_refused_with_what_would_be_right(stage: Stage, moody: 
 def test_a_request_id_has_one_effect(stage: Stage, tmp_path: Path) -> None:
     config = {"folder": str(tmp_path), "token": "s3cret"}
     request = create(config, destination_id="once", request_id=str(uuid.uuid4()))
-    assert stage.destinations.CreateDestination(request) == stage.destinations.CreateDestination(request)
+    created = stage.destinations.CreateDestination(request)
+    (tmp_path / "mood.json").write_text('{"refuse": true}')
+    assert stage.destinations.CreateDestination(request) == created
+    other = create(config, destination_id="twice", request_id=request.request_id)
+    with pytest.raises(grpc.RpcError) as caught:
+        stage.destinations.CreateDestination(other)
+    assert reason(caught.value) == "ERROR_REASON_REQUEST_ID_REUSED"
+
+
+def test_no_transaction_is_open_while_the_tool_is_asked(stage: Stage, moody: Moody) -> None:
+    config = {"folder": str(moody.folder), "token": "s3cret"}
+    change = destination_pb2.UpdateDestinationRequest(request_id=str(uuid.uuid4()))
+    change.destination.name = moody.name
+    change.destination.config.update(config)
+    calls = [
+        lambda: stage.destinations.CreateDestination(create(config, destination_id="slow")),
+        lambda: stage.destinations.UpdateDestination(change),
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as asked, ThreadPoolExecutor(1) as pool:
+        asked.settimeout(30)
+        moody.set(ask=asked.getsockname()[1])
+        for call in calls:
+            answer = pool.submit(copy_context().run, call)
+            held, _ = asked.accept()
+            with held:
+                assert open_transactions(stage) == 0
+            assert answer.result(30).name
+
+
+def test_of_two_updates_at_once_one_is_told_to_try_again(stage: Stage, moody: Moody) -> None:
+    change = destination_pb2.UpdateDestinationRequest()
+    change.destination.name = moody.name
+    change.destination.config.update({"folder": str(moody.folder), "token": "s3cret"})
+    with socket.create_server(("127.0.0.1", 0)) as asked, ThreadPoolExecutor(1) as pool:
+        asked.settimeout(30)
+        moody.set(ask=asked.getsockname()[1])
+        slower = pool.submit(copy_context().run, stage.destinations.UpdateDestination, change)
+        held, _ = asked.accept()
+        moody.set()
+        with held:
+            assert stage.destinations.UpdateDestination(change).revision == 2
+    with pytest.raises(grpc.RpcError) as caught:
+        slower.result(30)
+    assert reason(caught.value) == "ERROR_REASON_CONFLICT"
+
+
+def open_transactions(stage: Stage) -> int:
+    """How many sessions of the stage's database are in a transaction in which nothing happens."""
+    url = stage.settings.database_url.get_secret_value()
+    with psycopg.connect(url) as connection:
+        counted = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+        ).fetchone()
+    assert counted is not None
+    return int(counted[0])
 
 
 def test_an_update_keeps_masked_secrets_and_counts_revisions(stage: Stage, moody: Moody) -> None:

@@ -114,6 +114,7 @@ def test_validate_only_answers_the_changes_and_makes_none(traits: trait_pb2_grpc
         trial = traits.ApplyTraits(apply(trait("ltv"), trait("imagined"), validate_only=True))
         after = traits.GetModelRevision(latest)
     assert [change.trait for change in trial.changes] == ["imagined"]
+    assert trial.model_revision.number == before.number + 1
     assert after == before
 
 

@@ -4,22 +4,29 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from traitmesh.client import Json
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    # Wider than any row: what reads a file or a pipe wants each row whole, on one line.
+    console.width = 100_000
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Prints rows under headings; numbers to the right, with separators."""
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints rows under headings; numbers to the right, with separators.
+
+    A terminal that is too narrow folds text, and never a number; where nobody looks on, each row is one line.
+    """
+    shown = Table(header_style="dim", box=None, pad_edge=False)
     materialised = [list(row) for row in rows]
     for index, heading in enumerate(headings):
         numeric = any(isinstance(row[index], int | float) for row in materialised)
-        shown.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        shown.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in materialised:
-        shown.add_row(*(text(value) for value in row))
+        shown.add_row(*(escape(text(value)) for value in row))
     console.print(shown)
 
 

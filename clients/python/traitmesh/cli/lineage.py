@@ -6,7 +6,7 @@ import click
 
 from traitmesh.cli.display import console
 from traitmesh.client import Client
-from traitmesh.graph import draw, tree
+from traitmesh.graph import draw, made_of, tree
 
 
 @click.command()
@@ -20,18 +20,22 @@ from traitmesh.graph import draw, tree
 def lineage(client: Client, trait: str, direction: str, everything: bool, output: Path | None) -> None:
     """Show the lineage of TRAIT, or of a column `schema.table.column`, as a tree or as a picture."""
     root = trait if "." in trait else f"traits/{trait}"
+    upstream = direction == "upstream"
     found = client.get(
         "lineage",
         root=root,
         direction=f"DIRECTION_{direction.upper()}",
-        directOnly=str(not everything).lower(),
+        # What a count of rows is made of is known only with the indirect edges.
+        directOnly=str(not everything and not upstream).lower(),
     )
     edges = found.get("edges", [])
     column = (found["root"]["dataset"], found["root"]["field"])
+    if upstream and not everything:
+        edges = made_of(edges, column)
     if output:
         output.write_text(draw(edges, column))
         console.print(f"drew {len(edges)} arrows to {output}")
-    elif direction == "upstream":
+    elif upstream:
         for line in tree(edges, column):
             console.print(line, markup=False)
     else:
