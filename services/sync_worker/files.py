@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,24 @@ class SyncFiles:
     def forget_states_before(self, number: int) -> None:
         """Deletes the states of runs before `number`."""
         for path in (self.folder / "state").glob("*.parquet"):
-            if path.stem.isdigit() and int(path.stem) < number:
+            run = path.name.partition(".")[0]
+            if run.isdigit() and int(run) < number:
                 path.unlink(missing_ok=True)
+
+
+def whole_of(state: Path) -> Path:
+    """The file that a state holds changes of, which lies beside it; the state's own if it is whole."""
+    beside = state.with_suffix(".whole.parquet")
+    return beside if beside.exists() else state
+
+
+def keep_whole(old: Path, new: Path) -> None:
+    """Makes the state `new`, yet to be written, one that holds changes of the same file as `old`.
+
+    The file gets one name more, so that each state can be deleted without a thought of the others.
+    """
+    with suppress(FileExistsError):
+        os.link(whole_of(old), new.with_suffix(".whole.parquet"))
 
 
 @contextmanager

@@ -10,6 +10,10 @@ Frozen as Parquet before anything is sent, one row per record, in the order of s
 - `base`: what distinguishes equal payloads in idempotency keys: the run that settled the key last, or, negative, the
   run that sent this payload after another one may have arrived
 - `resend`: whether an earlier run may have delivered this very record
+- `fingerprint_a`, `fingerprint_b`: of the row that the payload was made of (see rows.py), null for a delete
+
+Behind the records, without an ordinal, are the keys of rows that look different and whose payload is confirmed all the
+same: the next state takes their fingerprints over, so that they need not be looked at again.
 
 The file's metadata holds the record's JSON schema.
 """
@@ -22,7 +26,6 @@ from typing import Any
 
 import duckdb
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from libs import warehouse as wh
@@ -30,29 +33,58 @@ from libs.kit import errors
 from services.sync_worker import domain
 from services.sync_worker.engine import open_duckdb
 from services.sync_worker.files import written_once
+from services.sync_worker.rows import Rows
 from services.sync_worker.state import load_state
 
 SCHEMA_KEY = b"record_schema"
 
-#: `target` is the payload hash that the destination should hold, empty for nothing.
+#: What is to be looked at more closely: all but the rows that look as they did when their payload was confirmed.
+#: `payload` is null for keys that the source lacks; `target` is the payload hash that the destination should hold,
+#: empty for nothing.
+DIFFERING = """
+CREATE TEMP TABLE differing AS
+SELECT
+    *,
+    coalesce(sha256(payload), '') AS target
+FROM (
+    SELECT
+        coalesce(source.key, state.key) AS key,
+        source.fingerprint_a,
+        source.fingerprint_b,
+        CASE WHEN source.key IS NOT NULL THEN {payload} END AS payload,
+        state.* EXCLUDE (key, fingerprint_a, fingerprint_b)
+    FROM (
+        SELECT * REPLACE (key::VARCHAR AS key), {fingerprint_a} AS fingerprint_a, {fingerprint_b} AS fingerprint_b
+        FROM model
+    ) AS source FULL JOIN state ON source.key = state.key
+    WHERE (
+        state.sent IS NULL
+        AND source.fingerprint_a = state.fingerprint_a
+        AND source.fingerprint_b = state.fingerprint_b
+    ) IS NOT TRUE
+)
+"""
+
 COMPARED = """
 SELECT
     key,
     payload,
-    coalesce(source.target, '') AS target,
+    target,
+    fingerprint_a,
+    fingerprint_b,
     -- After another payload may have arrived, the same payload is another effect; negative, so that it differs from
     -- the base of what this run settles.
-    CASE WHEN state.sent <> coalesce(source.target, '') THEN -$run ELSE coalesce(state.base, 0) END AS base,
-    coalesce(state.sent = coalesce(source.target, ''), false) AS resend,
+    CASE WHEN sent <> target THEN -$run ELSE coalesce(base, 0) END AS base,
+    coalesce(sent = target, false) AS resend,
     CASE
-        WHEN state.sent IS NULL AND coalesce(state.confirmed, '') = coalesce(source.target, '') THEN NULL
-        WHEN NOT $retry_rejects AND state.rejected = coalesce(source.target, '')
-            AND state.rejected_revision = $destination_revision THEN NULL
-        WHEN source.target IS NULL THEN 'deleted'
-        WHEN coalesce(state.confirmed, '') = '' THEN 'added'
+        WHEN sent IS NULL AND coalesce(confirmed, '') = target THEN NULL
+        WHEN NOT $retry_rejects AND rejected = target AND rejected_revision = $destination_revision THEN NULL
+        WHEN payload IS NULL THEN 'deleted'
+        WHEN coalesce(confirmed, '') = '' THEN 'added'
         ELSE 'changed'
-    END AS change
-FROM source FULL JOIN state USING (key)
+    END AS change,
+    sent IS NULL AND confirmed = target AND payload IS NOT NULL AS is_confirmed
+FROM differing
 """
 
 #: What may have arrived goes first and in its old order, so that it makes up the same batches as before. Numbering the
@@ -68,11 +100,15 @@ FROM (
         target AS payload_hash,
         sha256(json_array($sync, key, operation, target, base)::VARCHAR) AS idempotency_key,
         base,
-        resend
+        resend,
+        fingerprint_a,
+        fingerprint_b
     FROM ({COMPARED}) JOIN operations USING (change)
     ORDER BY resend DESC, key
 )
 """  # noqa: S608 -- put together from constants
+
+RECOGNISED = f"SELECT key, fingerprint_a, fingerprint_b FROM ({COMPARED}) WHERE is_confirmed"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -115,11 +151,11 @@ def write_plan(warehouse: wh.Warehouse, question: Question, path: Path) -> None:
     """
     if path.exists():
         return
-    with written_once(path) as draft, _compared(warehouse, question, path.parent) as (connection, record_schema):
-        copy = f"COPY ({PLANNED}) TO $target (FORMAT parquet, COMPRESSION zstd, "
+    with written_once(path) as draft, _compared(warehouse, question, path.parent) as (connection, rows):
+        copy = f"COPY ({PLANNED} UNION ALL BY NAME {RECOGNISED}) TO $target (FORMAT parquet, COMPRESSION zstd, "
         parameters = _planning(question) | {
             "target": str(draft),
-            "record_schema": orjson.dumps(record_schema).decode(),
+            "record_schema": orjson.dumps(rows.record_schema).decode(),
         }
         connection.execute(f"{copy} KV_METADATA {{{SCHEMA_KEY.decode()}: $record_schema}})", parameters)
 
@@ -128,7 +164,8 @@ def count_plan(path: Path) -> dict[str, int]:
     """The records of a plan by change."""
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute(
-            "SELECT change, count(*) FROM read_parquet($path) GROUP BY change", {"path": str(path)}
+            "SELECT change, count(*) FROM read_parquet($path) WHERE ordinal IS NOT NULL GROUP BY change",
+            {"path": str(path)},
         )
         return dict(rows.fetchall())
 
@@ -154,16 +191,16 @@ def read_records(path: Path, first_ordinal: int) -> Iterator[PlannedRecord]:
 
 def preview(warehouse: wh.Warehouse, question: Question, folder: Path, *, limit: int) -> Preview:
     """Works the plan out without keeping it; `folder` is for what does not fit into memory."""
-    with _compared(warehouse, question, folder) as (connection, _):
+    with _compared(warehouse, question, folder) as (connection, rows):
         connection.execute(f"CREATE TEMP TABLE planned AS {PLANNED}", _planning(question))
         counts = connection.execute("SELECT change, count(*) FROM planned GROUP BY change").fetchall()
         some = connection.execute(
             "SELECT operation, payload FROM planned ORDER BY ordinal LIMIT $limit", {"limit": limit}
         )
         operations = [(operation, orjson.loads(payload)) for operation, payload in some.fetchall()]
-        left = f"SELECT count(*) FROM ({COMPARED}) WHERE change IS NULL AND target <> ''"  # noqa: S608 -- as above
-        (unchanged,) = connection.execute(left, _comparing(question)).fetchone() or (0,)
-    return Preview({domain.Change(change): count for change, count in counts}, unchanged, operations)
+        sent = f"SELECT count(*) FROM ({COMPARED}) WHERE change IS NOT NULL AND payload IS NOT NULL"  # noqa: S608 -- as above
+        (changed,) = connection.execute(sent, _comparing(question)).fetchone() or (0,)
+    return Preview({domain.Change(change): count for change, count in counts}, rows.count - changed, operations)
 
 
 def _comparing(question: Question) -> dict[str, Any]:
@@ -181,90 +218,29 @@ def _planning(question: Question) -> dict[str, Any]:
 @contextmanager
 def _compared(
     warehouse: wh.Warehouse, question: Question, folder: Path
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-    """A database with the tables `source` (key, payload, target), `state` and `operations`, and the record's schema."""
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Rows]]:
+    """A database with the tables `differing` and `operations`, and the rows that were compared."""
     with open_duckdb(folder) as connection:
+        load_state(connection, question.state)
         try:
-            rows = warehouse.query(_model_query(warehouse, question))
-            _load_source(connection, question.sync, rows)
+            rows = Rows.read(warehouse, question.sync, question.snapshot)
+            _find_differing(connection, rows)
         except wh.Unavailable as error:
             raise errors.Unavailable("the warehouse does not answer", part="warehouse") from error
         except wh.WarehouseError as error:
             raise errors.NotReady(f"the model cannot be read: {error}") from error
-        load_state(connection, question.state)
         operations = domain.OPERATIONS[question.sync.mode]
         connection.execute("CREATE TEMP TABLE operations (change VARCHAR, operation VARCHAR)")
         connection.executemany(
             "INSERT INTO operations VALUES (?, ?)", [[str(c), str(o)] for c, o in operations.items()]
         )
-        yield connection, _record_schema(question.sync, rows.schema)
+        yield connection, rows
 
 
-def _model_query(warehouse: wh.Warehouse, question: Question) -> str:
-    sync = question.sync
-    table = warehouse.table(domain.MODEL_TABLE, at=question.snapshot)
-    there = set(warehouse.query(f"SELECT * FROM {table} LIMIT 0").schema.names)  # noqa: S608 -- quoted by the engine
-    sources = list(dict.fromkeys(mapping.source for mapping in sync.mappings))
-    missing = sorted({*sources, *filter(None, [sync.audience])} - there)
-    if missing:
-        raise errors.NotReady(
-            f"the model has no trait {', '.join(missing)} any more, which {sync.name} sends; "
-            "bring it back and build, or make another sync"
-        )
-    columns = ", ".join(map(warehouse.quote, sources))
-    where = f" WHERE {warehouse.quote(sync.audience)} IS TRUE" if sync.audience else ""
-    return f"SELECT {columns} FROM {table}{where}"  # noqa: S608 -- quoted by the engine
-
-
-def _load_source(connection: duckdb.DuckDBPyConnection, sync: domain.Sync, rows: pa.RecordBatchReader) -> None:
-    fields: list[str] = []
-    parameters: dict[str, str] = {}
-    for index, mapping in enumerate(sync.mappings):
-        parameters[f"field{index}"] = mapping.destination
-        fields.append(f"$field{index}, {_json_value(mapping.source, rows.schema.field(mapping.source).type)}")
-    connection.register("model", rows)
-    connection.execute(
-        f"""
-        CREATE TEMP TABLE source AS
-        SELECT key, payload, sha256(payload) AS target
-        FROM (SELECT {domain.KEY}::VARCHAR AS key, json_object({", ".join(fields)})::VARCHAR AS payload FROM model)
-        """,  # noqa: S608 -- trait ids are identifiers, fields are parameters
-        parameters,
-    )
-    counts = "SELECT count(*) FILTER (key IS NULL), count(key) - count(DISTINCT key) FROM source"
-    nulls, repeated = connection.execute(counts).fetchone() or (0, 0)
-    if nulls or repeated:
-        raise wh.KeyViolation(domain.MODEL_TABLE, domain.KEY, nulls, repeated)
-
-
-def _json_value(column: str, kind: pa.DataType) -> str:
-    """SQL for a column's value in JSON: equal values give equal text, and what JSON lacks gives null."""
-    quoted = f'"{column}"'
-    if pa.types.is_floating(kind):
-        # Adding zero makes one zero of the two.
-        return f"CASE WHEN isfinite({quoted}) THEN {quoted}::DOUBLE + 0.0 END"
-    if pa.types.is_timestamp(kind):
-        return f"strftime(make_timestamp(epoch_us({quoted})), '%Y-%m-%dT%H:%M:%S.%fZ')"
-    if pa.types.is_date(kind):
-        return f"strftime({quoted}, '%Y-%m-%d')"
-    return quoted
-
-
-def _record_schema(sync: domain.Sync, schema: pa.Schema) -> dict[str, Any]:
-    properties = {m.destination: _json_type(schema.field(m.source).type) for m in sync.mappings}
-    return {"type": "object", "properties": properties}
-
-
-def _json_type(kind: pa.DataType) -> dict[str, Any]:
-    if pa.types.is_timestamp(kind):
-        return {"type": ["string", "null"], "format": "date-time"}
-    if pa.types.is_date(kind):
-        return {"type": ["string", "null"], "format": "date"}
-    tests = {
-        "boolean": pa.types.is_boolean,
-        "integer": pa.types.is_integer,
-        "number": lambda k: pa.types.is_floating(k) or pa.types.is_decimal(k),
-        "string": lambda k: pa.types.is_string(k) or pa.types.is_large_string(k),
-    }
-    name = next((name for name, test in tests.items() if test(kind)), "object")
-    return {"type": [name, "null"]}
+def _find_differing(connection: duckdb.DuckDBPyConnection, rows: Rows) -> None:
+    fingerprint_a, fingerprint_b = rows.fingerprints
+    query = DIFFERING.format(payload=rows.payload, fingerprint_a=fingerprint_a, fingerprint_b=fingerprint_b)
+    connection.register("model", rows.reader)
+    # DuckDB cannot know how long a stream is. Joins keep their right side in memory: the state, not the wider model.
+    connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
+    connection.execute(query, rows.parameters)

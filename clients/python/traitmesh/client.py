@@ -125,7 +125,7 @@ class Client:
             if resource["state"] not in unfinished:
                 return resource
             time.sleep(pause)
-            pause = min(pause * 1.3, 1.0)
+            pause = min(pause * 1.3, 0.5)
         raise TimeoutError(f"{name} has not ended after {seconds:.0f} s")
 
     def _path(self, path: str) -> str:

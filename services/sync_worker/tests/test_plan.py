@@ -1,5 +1,6 @@
 """Plans and states against a brute-force oracle, and what plans are made of."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,17 +9,25 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from libs.kit import errors
 from libs.warehouse import Warehouse, close_warehouses, open_warehouse, provision_workspace
 from services.sync_worker import plan
-from services.sync_worker.domain import BatchState, Mapping, Mode, Sync
+from services.sync_worker.domain import BatchState, Mapping, Mode, RunName, Sync
+from services.sync_worker.files import SyncFiles, whole_of
 from services.sync_worker.ledger import Outcome, RejectedOrdinal
 from services.sync_worker.state import write_next_state
 
 BATCH = 4
 KEYS = [f"u{number}" for number in range(25)]
+STILL_KEYS = [f"still{number}" for number in range(400)]
+"""Of users who never change: they are so many that a state is mostly one that holds the changes of another."""
+
+LEVELS = {0.0: "0.0", 1.0: "1.0", math.nan: "null", math.inf: "null"}
+"""Values and what they are in JSON: two look different and are the same to a destination."""
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +125,16 @@ def test_plans_equal_the_oracles_over_random_histories(mode: Mode, warehouse: Wa
     chance = random.Random(f"plan {mode}")
     oracle = Oracle(mode)
     sync = sync_of(mode, "level")
+    files = SyncFiles(tmp_path)
     state: Path | None = None
     seen = set()
     for run in range(1, 15):
-        levels = {key: float(chance.randrange(3)) for key in KEYS if chance.random() < 0.8}
+        levels = {key: chance.choice([*LEVELS]) for key in KEYS if chance.random() < 0.8}
+        levels |= dict.fromkeys(STILL_KEYS, 1.0)
         rows = pa.table({"user_id": list(levels), "level": pa.array(levels.values(), pa.float64())})
-        source = {k: f'{{"user_id_there":"{k}","level_there":{level}}}' for k, level in levels.items()}
+        source = {k: f'{{"user_id_there":"{k}","level_there":{LEVELS[level]}}}' for k, level in levels.items()}
         revision = 1 + run // 5
-        path = tmp_path / f"plan-{run}.parquet"
+        path = files.plan(RunName("tusk", "s", run))
         plan.write_plan(warehouse, question(sync, publish(warehouse, rows), run, state, revision), path)
         records = list(plan.read_records(path, 0))
         assert [record.ordinal for record in records] == list(range(len(records)))
@@ -148,10 +159,87 @@ def test_plans_equal_the_oracles_over_random_histories(mode: Mode, warehouse: Wa
                     rejects.append(RejectedOrdinal(record.ordinal, revision))
                 oracle.settle(record.key, want, outcome, revision, record.idempotency_key)
                 seen.add((record.operation, outcome))
-        new = tmp_path / f"state-{run}.parquet"
-        write_next_state(state, path, new, run=run, batch_size=BATCH, batches=batches, rejects=rejects)
-        state = new
-    assert {outcome for _, outcome in seen} == {"confirmed", "rejected", "unknown"}
+        write_next_state(state, path, files.state(run), run=run, batch_size=BATCH, batches=batches, rejects=rejects)
+        files.forget_states_before(run)
+        state = files.state(run)
+        seen |= {("state", "whole" if whole_of(state) == state else "changes")} | {
+            ("row", "recognised") for _ in recognised(path)
+        }
+    assert {outcome for _, outcome in seen} == {"confirmed", "rejected", "unknown", "whole", "changes", "recognised"}
+
+
+def recognised(path: Path) -> list[str]:
+    """The keys of a plan's rows that look different and are the same."""
+    rows = pq.read_table(path).to_pylist()
+    return sorted(row["key"] for row in rows if row["ordinal"] is None)
+
+
+def test_rows_that_look_as_they_did_are_not_looked_at(warehouse: Warehouse, tmp_path: Path) -> None:
+    sync, snapshot = sync_of(Mode.MIRROR, "level"), publish(warehouse, pa.table({"user_id": ["a"], "level": [1.0]}))
+    state = confirmed_state(warehouse, question(sync, snapshot), tmp_path)
+    plan.write_plan(warehouse, question(sync, snapshot, 2, state), tmp_path / "2.parquet")
+    assert pq.read_metadata(tmp_path / "2.parquet").num_rows == 0
+
+
+def of_another_engine(state: Path, fingerprint: str) -> None:
+    table = pq.read_table(state)
+    other = pc.bit_wise_not(table[fingerprint])
+    pq.write_table(table.set_column(table.schema.get_field_index(fingerprint), fingerprint, other), state)
+
+
+def without_fingerprints(file: Path) -> None:
+    """Makes a plan or a state what it was before there were fingerprints."""
+    pq.write_table(pq.read_table(file).drop_columns(["fingerprint_a", "fingerprint_b"]), file)
+
+
+@pytest.mark.parametrize("changed", [{"fingerprint_a"}, {"fingerprint_b"}, set()])
+def test_rows_whose_fingerprints_say_nothing_are_compared_by_payload(
+    changed: set[str], warehouse: Warehouse, tmp_path: Path
+) -> None:
+    sync = sync_of(Mode.MIRROR, "level")
+    snapshot = publish(warehouse, pa.table({"user_id": ["a", "b"], "level": [1.0, 2.0]}))
+    state = confirmed_state(warehouse, question(sync, snapshot), tmp_path)
+    for fingerprint in changed:
+        of_another_engine(state, fingerprint)
+    if not changed:
+        without_fingerprints(state)
+
+    later = publish(warehouse, pa.table({"user_id": ["a", "b"], "level": [1.0, 3.0]}))
+    learned = confirmed_state(warehouse, question(sync, later, 2, state), tmp_path)
+    assert [record.key for record in plan.read_records(tmp_path / "2.plan.parquet", 0)] == ["b"]
+    assert plan.count_plan(tmp_path / "2.plan.parquet") == {"changed": 1}
+    assert recognised(tmp_path / "2.plan.parquet") == ["a"]
+
+    plan.write_plan(warehouse, question(sync, later, 3, learned), tmp_path / "3.parquet")
+    assert pq.read_metadata(tmp_path / "3.parquet").num_rows == 0
+
+
+def test_a_plan_of_an_older_release_is_settled(warehouse: Warehouse, tmp_path: Path) -> None:
+    sync, snapshot = sync_of(Mode.MIRROR), publish(warehouse, pa.table({"user_id": ["a"]}))
+    plan.write_plan(warehouse, question(sync, snapshot), tmp_path / "1.plan.parquet")
+    without_fingerprints(tmp_path / "1.plan.parquet")
+    state = confirmed_state(warehouse, question(sync, snapshot), tmp_path)
+    plan.write_plan(warehouse, question(sync, snapshot, 2, state), tmp_path / "2.parquet")
+    assert list(plan.read_records(tmp_path / "2.parquet", 0)) == []
+
+
+def test_a_trait_that_changes_its_type_changes_the_payload(warehouse: Warehouse, tmp_path: Path) -> None:
+    """DuckDB's hashes of true and 1 are the same."""
+    sync, flag = sync_of(Mode.UPSERT, "flag"), pa.table({"user_id": ["a"], "flag": [True]})
+    state = confirmed_state(warehouse, question(sync, publish(warehouse, flag)), tmp_path)
+    number = flag.set_column(1, "flag", pa.array([1], pa.int64()))
+    plan.write_plan(warehouse, question(sync, publish(warehouse, number), 2, state), tmp_path / "2.parquet")
+    (record,) = plan.read_records(tmp_path / "2.parquet", 0)
+    assert orjson.loads(record.payload)["flag_there"] == 1
+
+
+def confirmed_state(warehouse: Warehouse, asked: plan.Question, folder: Path) -> Path:
+    """Plans, and writes the state after all was confirmed."""
+    path, state = folder / f"{asked.run}.plan.parquet", folder / f"{asked.run}.state.parquet"
+    plan.write_plan(warehouse, asked, path)
+    batches = [Outcome(0, BatchState.CONFIRMED, 0)]
+    write_next_state(asked.state, path, state, run=asked.run, batch_size=BATCH, batches=batches, rejects=[])
+    return state
 
 
 def test_a_plan_once_written_is_never_written_again(warehouse: Warehouse, tmp_path: Path) -> None:
