@@ -4,16 +4,20 @@ A service's `alembic/env.py` is one call of `run_migrations`; `python -m service
 so several processes may start at once: one migrates, the others wait.
 """
 
+import time
 from datetime import datetime
 from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Column, Connection, DateTime, Engine, MetaData, create_engine, func, text
+from sqlalchemy.exc import OperationalError
 
 from libs.kit.settings import Settings
 
 LOCK_TIMEOUT = "5s"
+#: How long the database may take to start when it starts together with the services.
+START_SECONDS = 30
 
 
 def connect(settings: Settings, schema: str) -> Engine:
@@ -33,7 +37,7 @@ def upgrade(engine: Engine, schema: str, scripts: Path) -> None:
     """Brings the schema to the newest migration under `scripts`, a service's alembic folder."""
     config = Config()
     config.set_main_option("script_location", str(scripts))
-    with engine.connect() as connection:
+    with _patient_connection(engine) as connection:
         key = {"key": f"migrate {schema}"}
         connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), key)
         try:
@@ -58,6 +62,18 @@ def lock(tx: Connection, what: str) -> None:
 def time_column(name: str = "create_time") -> Column[datetime]:
     """A column for a moment in time: that of the insertion unless it is given."""
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _patient_connection(engine: Engine) -> Connection:
+    """A connection to a database that may still be starting, as a service that starts with it finds it."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def run_migrations(metadata: MetaData) -> None:

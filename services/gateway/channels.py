@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 
+from libs.kit.client import RESOLUTION
 from libs.kit.server import MAX_MESSAGE_BYTES
 from libs.kit.settings import Settings
 from services.gateway.config import GatewaySettings
@@ -24,6 +25,7 @@ async def open_channels(
     options = [
         ("grpc.service_config", json.dumps(_retries(methods))),
         ("grpc.lb_policy_name", "round_robin"),
+        RESOLUTION,
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ]

@@ -48,4 +48,12 @@ def _unpack_members(tar: tarfile.TarFile, folder: Path, field: str) -> None:
             raise errors.LimitExceeded(
                 f"the project is larger than {MAX_UNPACKED_BYTES} bytes once unpacked", limit="unpacked_bytes"
             )
-        tar.extract(member, folder, filter="data")
+        _write(tar, member, folder / path)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Writes content alone: owners, modes and times of the archive stay behind."""
+    content = tar.extractfile(member)
+    (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        path.write_bytes(content.read())
