@@ -38,9 +38,12 @@ logs: ## Show the logs as they are written (NAME=gateway for one)
 	@$(RUN) -m deploy.local logs --follow $(NAME)
 
 ##@ Work on it
-.PHONY: test lint format gen bench lock clean
+.PHONY: test test-cluster lint format gen bench lock clean
 test: setup ## Run all tests (ARGS="-k ledger" for some)
 	@TRAITMESH_TEMPORAL_BINARY=$$($(RUN) -m deploy.local.temporal) $(RUN) -m pytest $(ARGS)
+
+test-cluster: setup ## Prove the chart on the cluster of KUBECONFIG (VALUES=file: where its images are)
+	@CLUSTER_VALUES=$(VALUES) $(RUN) -m pytest deploy/tests/on_cluster/proof.py
 
 lint: setup ## Check style, types and the contract
 	@ruff format --check .
@@ -122,5 +125,5 @@ gen/.ready: $(shell find proto -type f) .venv/.ready
 	touch $@
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' \
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' \
 	  $(MAKEFILE_LIST)

@@ -10,6 +10,7 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parent.parent
 CHART = DEPLOY / "helm" / "traitmesh"
+EVALUATION = CHART / "evaluation-values.yaml"
 CONTAINERFILE = DEPLOY / "docker" / "Containerfile"
 VALUES_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 
@@ -30,9 +31,9 @@ class Helm:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def template(self, values: str, *settings: str) -> str:
-        """What the chart renders to with one of its files of values, and with `key=value` settings on top."""
+        """What the chart renders to with one of its examples of values, and with `key=value` settings on top."""
         overrides = [part for setting in settings for part in ("--set", setting)]
-        file = CHART / "ci" / f"{values}-values.yaml"
+        file = EVALUATION if values == "evaluation" else CHART / "ci" / f"{values}-values.yaml"
         result = self.run("template", "traitmesh", CHART, "--namespace", "tm", "--values", file, *overrides)
         assert result.returncode == 0, result.stderr
         return result.stdout

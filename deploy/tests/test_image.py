@@ -25,6 +25,13 @@ def test_packages_are_installed_by_hash_or_made_here() -> None:
         assert "--require-hashes" in line or "--no-index --no-deps" in line
 
 
+def test_what_a_lock_names_is_installed_as_it_stands() -> None:
+    # Resolving anew, pip refuses what another package asks for with an extra, since locks have no extras.
+    options = re.findall(r"install (.*?)-r /build/\w+\.lock", TEXT)
+    assert len(options) == 4
+    assert all("--no-deps --require-hashes" in each for each in options)
+
+
 def test_the_tools_that_make_code_are_in_the_lock() -> None:
     found = re.search(r'tools="([^"]+)"', TEXT)
     assert found
