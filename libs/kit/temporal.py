@@ -40,6 +40,8 @@ SEARCH_ATTRIBUTES = (WORKSPACE, SYNC_STATUS)
 
 #: A call from a server to Temporal: long enough for a restart of it, shorter than a caller's patience.
 CALL_SECONDS = 20
+#: How often an activity says that it lives. Left alone, the SDK sends a heartbeat only when its timeout is nearly over.
+BEAT = timedelta(seconds=1)
 
 log = structlog.get_logger()
 
@@ -90,7 +92,7 @@ def search_attributes(workspace: str) -> TypedSearchAttributes:
 
 
 @contextmanager
-def heartbeating(progress: Callable[[], object] = lambda: None, seconds: float = 1) -> Iterator[None]:
+def heartbeating(progress: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Within the block, an activity of a thread tells Temporal that it lives and how far it is.
 
     A worker that was killed tells nothing, and the activity starts anew elsewhere after its heartbeat timeout.
@@ -99,7 +101,7 @@ def heartbeating(progress: Callable[[], object] = lambda: None, seconds: float =
     context = contextvars.copy_context()
 
     def beat() -> None:
-        while not ended.wait(seconds):
+        while not ended.wait(BEAT.total_seconds()):
             context.run(activity.heartbeat, progress())
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -182,6 +184,7 @@ async def _work(settings: TemporalSettings, queues: Sequence[Queue], threads: in
                 activity_executor=pool,
                 max_concurrent_activities=threads,
                 graceful_shutdown_timeout=timedelta(seconds=drain_seconds),
+                max_heartbeat_throttle_interval=BEAT,
                 interceptors=[FaultInterceptor()],
             )
             await running.enter_async_context(worker)

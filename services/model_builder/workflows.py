@@ -24,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
 QUEUE = "model_builder"
 
 #: A worker that was killed is noticed after this long; living activities beat every few seconds.
-HEARTBEAT = timedelta(seconds=15)
+HEARTBEAT = timedelta(seconds=8)
 LONGEST = timedelta(hours=12)
 
 #: Before the model is published: a build that meets the same trouble again and again fails visibly.

@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 
 QUEUE = "sync_worker"
 
-HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+HEARTBEAT_TIMEOUT = timedelta(seconds=6)
 PLAN_TIMEOUT = timedelta(hours=2)
 SEND_TIMEOUT = timedelta(days=10)
 LEDGER_TIMEOUT = timedelta(minutes=1)
