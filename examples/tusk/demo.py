@@ -38,6 +38,8 @@ CHANNEL = "growth"
 KILL_AFTER = 0.2
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120
 
 
 @dataclass
@@ -83,7 +85,7 @@ def main() -> None:
         ("4. A notebook predicts churn, dbt gets one more trait; build again and compare", evolve),
         ("5. Discover: an audience by rules, and one from a funnel's drop-offs", discover),
         ("6. Activate: mirror the model to PostgreSQL; the worker is killed in the middle", activate_postgres),
-        ("7. Activate: an audience to Slack; Slack refuses, a person mends it, a signal goes on", activate_slack),
+        ("7. Activate: an audience to Slack, which refuses until a person mends it", activate_slack),
         ("8. Serve: a profile, what each value is made of, and the lineage as a picture", serve),
     ]
     for title, step in steps:
