@@ -40,7 +40,8 @@ logs: ## Show the logs as they are written (NAME=gateway for one)
 ##@ Work on it
 .PHONY: test test-cluster lint format gen bench lock clean
 test: setup ## Run all tests (ARGS="-k ledger" for some)
-	@TRAITMESH_TEMPORAL_BINARY=$$($(RUN) -m deploy.local.temporal) $(RUN) -m pytest $(ARGS)
+	@TRAITMESH_TEMPORAL_BINARY=$$($(RUN) -m deploy.local.temporal) $(RUN) -m pytest \
+	  --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-cluster: setup ## Prove the chart on the cluster of KUBECONFIG (VALUES=file: where its images are)
 	@CLUSTER_VALUES=$(VALUES) $(RUN) -m pytest deploy/tests/on_cluster/proof.py

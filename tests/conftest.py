@@ -57,8 +57,7 @@ def stack() -> Iterator[Stack]:
     # A short path, since PostgreSQL's socket lives in it.
     folder = Path(tempfile.mkdtemp(prefix="tm-"))
     # Small batches, so that a small company's syncs have a middle.
-    os.environ |= {"TRAITMESH_TRACES": "console", "TRAITMESH_BATCH_RECORDS": "20"}
-    running = Stack(folder, _free_offset())
+    running = Stack(folder, _free_offset(), {"TRACES": "console", "BATCH_RECORDS": "20"})
     try:
         running.up(lambda _: None)
         yield running

@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -45,10 +45,11 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack: where it keeps everything, and what is added to each of its ports."""
+    """One stack: where it keeps everything, what is added to each of its ports, and further settings of services."""
 
     folder: Path
     port_offset: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def port(self, name: str) -> int:
         """The port of a service."""
@@ -105,8 +106,8 @@ class Stack:
             "SYNC_ADDRESS": f"127.0.0.1:{self.port('sync_worker')}",
         }
         path = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
-        defaults = {f"TRAITMESH_{key}": value for key, value in own.items()}
-        return {**os.environ, **defaults, "PYTHONPATH": path}
+        settings = {f"TRAITMESH_{key}": value for key, value in {**self.settings, **own}.items()}
+        return {**os.environ, **settings, "PYTHONPATH": path}
 
     def up(self, say: Callable[[str], None]) -> None:
         """Starts whatever does not run, and returns when all of it answers.
