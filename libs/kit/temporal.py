@@ -42,6 +42,9 @@ SEARCH_ATTRIBUTES = (WORKSPACE, SYNC_STATUS)
 CALL_SECONDS = 20
 #: How often an activity says that it lives. Left alone, the SDK sends a heartbeat only when its timeout is nearly over.
 BEAT = timedelta(seconds=1)
+#: How long a workflow waits for the worker that has it in memory. By the SDK's default of 10 seconds, a workflow whose
+#: worker was killed would stand still although another is there; histories are short, so reading one anew costs little.
+STICKY = timedelta(seconds=2)
 
 log = structlog.get_logger()
 
@@ -185,6 +188,7 @@ async def _work(settings: TemporalSettings, queues: Sequence[Queue], threads: in
                 max_concurrent_activities=threads,
                 graceful_shutdown_timeout=timedelta(seconds=drain_seconds),
                 max_heartbeat_throttle_interval=BEAT,
+                sticky_queue_schedule_to_start_timeout=STICKY,
                 interceptors=[FaultInterceptor()],
             )
             await running.enter_async_context(worker)

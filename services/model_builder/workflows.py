@@ -96,11 +96,8 @@ class BuildWorkflow:
     async def _make(self, build: str) -> None:
         plan: BuildPlan = await _do(BuildActivities.plan_build, build)
         for project in plan.projects:
-            self._step = f"dbt run {project}"
-            await _do(BuildActivities.run_dbt, ProjectOfBuild(build, project))
-        for project in plan.projects:
-            self._step = f"dbt test {project}"
-            await _do(BuildActivities.test_dbt, ProjectOfBuild(build, project))
+            self._step = f"dbt build {project}"
+            await _do(BuildActivities.build_project, ProjectOfBuild(build, project))
         for notebook in plan.notebooks:
             self._step = f"notebook {notebook}"
             await _do(BuildActivities.run_notebook, NotebookOfBuild(build, notebook))

@@ -36,8 +36,6 @@ from services.model_builder.publishing.assembling import CompiledAudience
 from services.model_builder.store import builds, notebooks, profiles, projects
 from services.model_builder.warehouses import Warehouses, as_faults
 
-_RUN_MANIFEST = "run_manifest.json"
-
 
 class ContractBroken(errors.NotReady):
     """A contract does not hold, so nothing is published; the build lists what is wrong."""
@@ -62,9 +60,9 @@ class BuildActivities:
             return BuildPlan(sorted(blueprint.projects), sorted(blueprint.notebooks))
 
     @activity.defn
-    def run_dbt(self, part: ProjectOfBuild) -> None:
-        """Unpacks the project and runs its models. Raises ContractBroken if one fails."""
-        with self._step_of(part.build, f"dbt run {part.project}") as (blueprint, step):
+    def build_project(self, part: ProjectOfBuild) -> None:
+        """Unpacks the project, runs its models and tests them. Raises ContractBroken if a model or test fails."""
+        with self._step_of(part.build, f"dbt build {part.project}") as (blueprint, step):
             spot = self._workspot(blueprint, part.project)
             shutil.rmtree(spot.folder, ignore_errors=True)
             (spot.folder / "source").mkdir(parents=True)
@@ -72,26 +70,12 @@ class BuildActivities:
                 revision = blueprint.projects[part.project]
                 content = projects.archive_of(tx, blueprint.workspace, part.project, revision)
             archive.unpack(content, spot.folder / "source")
-            verdict = self._run_dbt(blueprint, part.project, "run")
-            # The tests' manifest will hold the SQL of tests only; lineage needs that of the models.
-            shutil.copy(spot.target / "manifest.json", spot.target / _RUN_MANIFEST)
-            step.outcome = f"{verdict.ran} models"
-
-    @activity.defn
-    def test_dbt(self, part: ProjectOfBuild) -> None:
-        """Runs the project's tests. Raises ContractBroken if one of severity error fails."""
-        with self._step_of(part.build, f"dbt test {part.project}") as (blueprint, step):
-            verdict = self._run_dbt(blueprint, part.project, "test")
+            command.run(self.dbt, "build", spot)
+            verdict = results.judge(spot.artifact("manifest.json"), spot.artifact("run_results.json"), blueprint.traits)
+            self._refuse(blueprint, verdict.failures)
             origin = f"workspaces/{blueprint.workspace}/projects/{part.project}"
             self._audit(blueprint, [trait for trait in blueprint.traits if trait.origin == origin])
-            step.outcome = f"{verdict.ran} tests" + (f", {verdict.warned} warned" if verdict.warned else "")
-
-    def _run_dbt(self, blueprint: Blueprint, project: str, dbt_command: str) -> results.Verdict:
-        spot = self._workspot(blueprint, project)
-        command.run(self.dbt, dbt_command, spot)
-        verdict = results.judge(spot.artifact("manifest.json"), spot.artifact("run_results.json"), blueprint.traits)
-        self._refuse(blueprint, verdict.failures)
-        return verdict
+            step.outcome = str(verdict)
 
     def _workspot(self, blueprint: Blueprint, project: str) -> Workspot:
         folder = self._folder(blueprint) / project
@@ -191,7 +175,7 @@ class BuildActivities:
         parent = f"workspaces/{blueprint.workspace}"
         warehouse = self.warehouses.open(blueprint.workspace)
         for project in blueprint.projects:
-            manifest = self._workspot(blueprint, project).artifact(_RUN_MANIFEST)
+            manifest = self._workspot(blueprint, project).artifact("manifest.json")
             found = edges.project_edges(manifest, warehouse.dialect.sqlglot, lambda table: _columns(warehouse, table))
             yield f"{parent}/projects/{project}", found
         for notebook, revision in blueprint.notebooks.items():

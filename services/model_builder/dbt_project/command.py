@@ -58,7 +58,7 @@ class Workspot:
 
 
 def run(dbt: Dbt, command: str, spot: Workspot) -> None:
-    """Runs `dbt parse`, `run` or `test`. Returns also when nodes failed: run_results.json says which.
+    """Runs `dbt parse` or `dbt build`. Returns also when nodes failed: run_results.json says which.
 
     Raises InvalidSource with dbt's own words, without values, if dbt could not do it at all.
     """

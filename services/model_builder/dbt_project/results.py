@@ -1,5 +1,6 @@
-"""What a dbt run or test means for the traits."""
+"""What the results of `dbt build` mean for the traits."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,28 +9,36 @@ from services.model_builder.dbt_project.command import without_values
 from services.model_builder.dbt_project.declaration import table_of
 from services.model_builder.domain import Failure, Trait
 
+#: The kinds of nodes that make a table.
+_RELATIONS = {"model", "seed", "snapshot"}
 _FAILED = {"error", "fail", "runtime error"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many nodes ran, how many of them only warned, and why the build must not be published."""
+    """How many models and tests ran, how many of them only warned, and why the build must not be published."""
 
-    ran: int
+    models: int
+    tests: int
     warned: int
     failures: tuple[Failure, ...]
+
+    def __str__(self) -> str:
+        """As a build shows it: "5 models, 40 tests"."""
+        return f"{self.models} models, {self.tests} tests" + (f", {self.warned} warned" if self.warned else "")
 
 
 def judge(manifest: Mapping[str, Any], results: Mapping[str, Any], traits: Sequence[Trait]) -> Verdict:
     """Reads manifest.json (v12) and run_results.json (v6): one failure per failed node and trait that it holds for."""
-    ran = warned = 0
-    failures: list[Failure] = []
-    for result in results["results"]:
-        ran += result["status"] != "skipped"
-        warned += result["status"] == "warn"
-        if result["status"] in _FAILED:
-            failures += _failures_of(manifest, result, traits)
-    return Verdict(ran, warned, tuple(failures))
+    ran = Counter(_kind(result) for result in results["results"] if result["status"] != "skipped")
+    warned = sum(result["status"] == "warn" for result in results["results"])
+    failed = [result for result in results["results"] if result["status"] in _FAILED]
+    failures = [failure for result in failed for failure in _failures_of(manifest, result, traits)]
+    return Verdict(ran["model"], ran["test"] + ran["unit_test"], warned, tuple(failures))
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    return str(result["unique_id"].partition(".")[0])
 
 
 def _failures_of(manifest: Mapping[str, Any], result: Mapping[str, Any], traits: Sequence[Trait]) -> list[Failure]:
@@ -43,7 +52,7 @@ def _concerned(
     manifest: Mapping[str, Any], unique_id: str, node: Mapping[str, Any], traits: Sequence[Trait]
 ) -> list[str]:
     """The traits that a node is about: a column's test holds for its trait, any other for all below its model."""
-    tested = node.get("attached_node") or (unique_id if node["resource_type"] == "model" else None)
+    tested = node.get("attached_node") or (unique_id if node["resource_type"] in _RELATIONS else None)
     if tested is not None and node.get("column_name"):
         column = f"{table_of(_node(manifest, tested))}.{node['column_name']}"
         exactly = [trait.id for trait in traits if trait.column == column]

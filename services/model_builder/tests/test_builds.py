@@ -62,7 +62,7 @@ def read(world: World, name: str, *traits: str) -> pa.Table:
 def test_a_build_makes_every_trait(world: World, tusk: str) -> None:
     build = world.get_build(f"{tusk}/builds/latest")
     assert [step.step for step in build.steps] == [
-        *("dbt run tusk", "dbt test tusk", "notebook churn"),
+        *("dbt build tusk", "notebook churn"),
         *("staging", "audiences", "publish", "lineage", "profiles"),
     ]
     assert all(step.outcome and step.duration.ToMicroseconds() > 0 for step in build.steps)
@@ -165,7 +165,7 @@ def test_a_broken_contract_keeps_the_last_good_build(world: World, small: str) -
     [failure] = broken.failures
     assert (failure.trait, failure.contract) == ("last_action", "accepted_values_mini_traits_last_action__open")
     assert "1 rows break this contract" in failure.reason
-    assert [step.step for step in broken.steps] == ["dbt run mini", "dbt test mini"]
+    assert [step.step for step in broken.steps] == ["dbt build mini"]
     assert world.get_build(f"{small}/builds/latest") == good
     after = json.loads(world.profile(f"{small}/profiles/ana").data)
     assert after | {"staleness": ""} == before | {"staleness": ""}
@@ -203,9 +203,9 @@ def test_a_failing_notebook_names_cell_and_trait_but_no_value(world: World, smal
 def test_a_build_outlives_its_workers(world: World, small: str) -> None:
     world.load(small, "outlive.ndjson", mini.lines(mini.event("dee", 1), mini.event("ana", 8)))
     started = world.start_build(small)
-    seen = list(kill_at(world, started.name, "dbt run mini", "notebook scoring", "publish"))
+    seen = list(kill_at(world, started.name, "dbt build mini", "notebook scoring", "publish"))
     build = world.wait_build(started.name)
-    assert seen == ["dbt run mini", "notebook scoring", "publish"]
+    assert seen == ["dbt build mini", "notebook scoring", "publish"]
     assert build.state == SUCCEEDED, build
     assert json.loads(world.profile(f"{small}/profiles/dee").data)["traits"]["actions"] == 1
     assert read(world, build.name).num_rows == build.row_count == 4
@@ -268,6 +268,27 @@ def test_a_build_decides_audiences_by_its_own_model_revision(world: World) -> No
     assert build.model_revision not in (project.model_revision, latest)
     members = [row["user_id"] for row in read(world, build.name, "clicked").to_pylist() if row["clicked"]]
     assert sorted(members) == ["ana", "cy"]
+
+
+def test_a_project_brings_its_seeds(world: World) -> None:
+    parent = world.create_workspace("seeded")
+    world.load(parent, "a.ndjson", mini.lines(*mini.EVENTS))
+    labels = "select {}, labels.label as last_action from ({}) as users join {{{{ ref('labels') }}}} using (last_action)"
+    columns = "user_id, actions, is_active"
+    seeded = {
+        "models/mini_traits.sql": labels.format(columns, mini.PROJECT["models/mini_traits.sql"]),
+        "models/mini_traits.yml": mini.schema(),
+        "seeds/labels.csv": "last_action,label\nclick,clicked\nopen,opened\n",
+    }
+    world.push(f"{parent}/projects/mini", archive_of(mini.PROJECT | seeded))
+    build = world.build(parent)
+    assert build.state == SUCCEEDED, build
+    assert {row["last_action"] for row in read(world, build.name).to_pylist()} == {"clicked", "opened"}
+    ask = lineage_pb2.GetLineageRequest(
+        parent=parent, root="traits/last_action", direction=lineage_pb2.DIRECTION_UPSTREAM, direct_only=True
+    )
+    inputs = {(edge.input.dataset, edge.input.field) for edge in world.lineage.GetLineage(ask).edges}
+    assert ("dbt.labels", "label") in inputs
 
 
 def test_a_build_needs_events_and_traits(world: World) -> None:
