@@ -1,6 +1,7 @@
 """Builds: the whole workflow with dbt, tests, a notebook and audiences; and publishing when 1% of the users changed.
 
-Beside `dbt build` alone, in the same environment on the same warehouse: the models that make the traits, and their tests.
+Beside `dbt build` alone, in the same environment on the same warehouse: the models that make
+the traits, and their tests.
 """
 
 from datetime import timedelta

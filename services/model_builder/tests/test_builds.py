@@ -273,7 +273,9 @@ def test_a_build_decides_audiences_by_its_own_model_revision(world: World) -> No
 def test_a_project_brings_its_seeds(world: World) -> None:
     parent = world.create_workspace("seeded")
     world.load(parent, "a.ndjson", mini.lines(*mini.EVENTS))
-    labels = "select {}, labels.label as last_action from ({}) as users join {{{{ ref('labels') }}}} using (last_action)"
+    labels = (
+        "select {}, labels.label as last_action from ({}) as users join {{{{ ref('labels') }}}} using (last_action)"
+    )
     columns = "user_id, actions, is_active"
     seeded = {
         "models/mini_traits.sql": labels.format(columns, mini.PROJECT["models/mini_traits.sql"]),
