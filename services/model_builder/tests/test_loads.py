@@ -11,7 +11,7 @@ from temporalio.testing import ActivityEnvironment
 from traitmesh_proto.model.v1 import load_pb2
 
 from libs.kit import auth
-from libs.kit.testing import reason, violations
+from libs.kit.testing import reason, reset_workflow, violations
 from services.model_builder import __main__ as model_builder
 from services.model_builder.store.tables import loads
 from services.model_builder.tests.conftest import ROOT, TUSK, World
@@ -145,6 +145,14 @@ def test_a_file_that_is_not_what_it_says_fails_with_the_reason(world: World) -> 
     load = world.load(parent, "a.ndjson.gz", b"not gzip at all")
     assert load.state == load_pb2.Load.STATE_FAILED
     assert "cannot be read" in load.error
+
+
+def test_a_load_that_has_ended_stays_so_when_its_workflow_is_reset(world: World) -> None:
+    parent = world.create_workspace("reset")
+    failed = world.load(parent, "a.ndjson.gz", b"not gzip at all")
+    assert failed.state == load_pb2.Load.STATE_FAILED
+    reset_workflow(world.temporal.address, failed.name)
+    assert world.loads.GetLoad(load_pb2.GetLoadRequest(name=failed.name)) == failed
 
 
 def test_nobody_loads_into_another_workspace(world: World) -> None:

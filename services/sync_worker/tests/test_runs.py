@@ -14,14 +14,17 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 from traitmesh_proto.registry.v1 import lineage_pb2, lineage_pb2_grpc
 from traitmesh_proto.sync.v1 import destination_pb2, run_pb2, sync_pb2
 
 from libs.kit import auth
 from libs.kit.settings import TemporalSettings
 from libs.kit.temporal import SYNC_STATUS, connect
-from libs.kit.testing import free_port
+from libs.kit.testing import free_port, reset_workflow
 from services.sync_worker.tests.stage import ATTENTION, EDITOR, ROOT, Stage, WorkerProcess, users
 from services.sync_worker.workflows import SyncWorkflow
 
@@ -73,6 +76,38 @@ def status_of(stage: Stage, run: str) -> str | None:
 
     status: str | None = temporal(stage, describe)
     return status
+
+
+def steps(stage: Stage, run: str) -> list[tuple[str, str]]:
+    """The activities that the run's workflow asked for, each with its task queue."""
+
+    async def history(client: Client) -> list[tuple[str, str]]:
+        events = (await client.get_workflow_handle(run).fetch_history()).events
+        asked = [event.activity_task_scheduled_event_attributes for event in events]
+        return [(step.activity_type.name, step.task_queue.name) for step in asked if step.activity_type.name]
+
+    done: list[tuple[str, str]] = temporal(stage, history)
+    return done
+
+
+async def terminate(client: Client, run: str) -> None:
+    await client.get_workflow_handle(run).terminate()
+
+
+async def delete(client: Client, run: str) -> None:
+    """Ends the workflow and forgets it, as when Temporal's database is lost."""
+    workflow = WorkflowExecution(workflow_id=run)
+    request = DeleteWorkflowExecutionRequest(namespace=client.namespace, workflow_execution=workflow)
+    await client.workflow_service.delete_workflow_execution(request)
+    for _ in range(600):
+        try:
+            await client.get_workflow_handle(run).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return
+            raise
+        await asyncio.sleep(0.05)
+    raise AssertionError("the workflow is still there")
 
 
 def rejects(stage: Stage, run: str) -> list[run_pb2.Reject]:
@@ -172,6 +207,34 @@ def test_the_retry_signal_of_the_temporal_ui_needs_no_arguments(stage: Stage) ->
     assert stage.wait(parked.name, run_pb2.Run.STATE_SUCCEEDED).confirmed_count == 5
 
 
+def test_a_retry_that_comes_before_it_is_needed_has_no_effect(stage: Stage) -> None:
+    moody = stage.moody()
+    moody.set(slow=1)
+    stage.publish(users(30))
+    run = stage.start(stage.sync(moody.name))
+    _eventually(lambda: stage.get(run.name).confirmed_count > 0)
+    temporal(stage, lambda client: client.get_workflow_handle(run.name).signal("retry"))
+    moody.set(refuse=True)
+    stage.wait(run.name, ATTENTION)
+    _eventually(lambda: status_of(stage, run.name) == "NeedsAttention")
+    moody.set()
+    temporal(stage, lambda client: client.get_workflow_handle(run.name).signal("retry"))
+    stage.wait(run.name, run_pb2.Run.STATE_SUCCEEDED)
+    assert [name for name, _ in steps(stage, run.name)] == [
+        *("plan_run", "send_run", "note_attention", "send_run", "finalize_run")
+    ]
+
+
+def test_each_connector_has_a_queue_of_its_own(stage: Stage) -> None:
+    stage.publish(users(1))
+    run = stage.carry_out(stage.sync(stage.moody().name))
+    assert steps(stage, run.name) == [
+        ("plan_run", "sync_worker"),
+        ("send_run", "connector-destination-moody"),
+        ("finalize_run", "sync_worker"),
+    ]
+
+
 def test_exhausted_retries_park_the_run_and_abort_leaves_the_rest_to_the_next(stage: Stage) -> None:
     moody = stage.moody()
     stage.publish(users(25))
@@ -225,6 +288,19 @@ def test_without_a_build_the_run_waits_and_says_so(stage: Stage) -> None:
     assert stage.wait(parked.name, run_pb2.Run.STATE_SUCCEEDED).confirmed_count == 3
 
 
+def test_a_run_that_was_never_planned_can_be_aborted(stage: Stage) -> None:
+    stage.add_workspace("buildless")
+    moody = stage.moody("buildless")
+    sync = stage.sync(moody.name)
+    parked = stage.wait(stage.start(sync).name)
+    assert parked.state == ATTENTION
+    with auth.acting_as(auth.Caller("eve", "buildless", "editor")):
+        stage.runs.AbortRun(run_pb2.AbortRunRequest(name=parked.name))
+    stage.wait(parked.name, run_pb2.Run.STATE_ABORTED)
+    stage.publish(users(3), "buildless")
+    assert stage.carry_out(sync).confirmed_count == 3
+
+
 def test_two_syncs_and_two_workspaces_at_once(stage: Stage) -> None:
     stage.add_workspace("second")
     stage.publish(users(40))
@@ -255,19 +331,65 @@ def test_a_run_sends_the_build_that_it_began_with(stage: Stage) -> None:
     assert {record["mail"] for record in moody.records().values()} == {"new"}
 
 
-def test_a_run_whose_workflow_was_terminated_goes_on_when_it_is_retried(stage: Stage) -> None:
+@pytest.mark.parametrize("lose", [terminate, delete])
+def test_a_run_whose_workflow_was_lost_goes_on_when_it_is_retried(stage: Stage, lose: Any) -> None:
     moody = stage.moody()
     moody.set(slow=1)
     stage.publish(users(30))
     run = stage.start(stage.sync(moody.name))
     _eventually(lambda: stage.get(run.name).confirmed_count > 0)
-    temporal(stage, lambda client: client.get_workflow_handle(run.name).terminate())
+    temporal(stage, lambda client: lose(client, run.name))
     moody.set()
     with auth.acting_as(EDITOR):
         stage.runs.RetryRun(run_pb2.RetryRunRequest(name=run.name))
     done = stage.wait(run.name, run_pb2.Run.STATE_SUCCEEDED)
     assert done.confirmed_count == 30
     assert len(moody.writes()) == 30
+
+
+def test_a_run_keeps_its_plan_when_its_workflow_is_reset(stage: Stage) -> None:
+    moody = stage.moody()
+    moody.set(reject=["u00000"])
+    stage.publish(users(1))
+    sync = stage.sync(moody.name)
+    assert stage.carry_out(sync).rejected_count == 1
+    moody.set(refuse=True)
+    stage.publish(users(4))
+    parked = stage.wait(stage.start(sync).name)
+    assert parked.planned_count == 3
+    moody.set()
+    # With another configuration, a plan that was made anew would try the reject again.
+    destination = destination_pb2.Destination(name=moody.name)
+    destination.config.update({"folder": str(moody.folder), "token": "s3cret"})
+    with auth.acting_as(EDITOR):
+        stage.destinations.UpdateDestination(destination_pb2.UpdateDestinationRequest(destination=destination))
+    reset_workflow(stage.temporal, parked.name)
+    done = stage.get(parked.name)
+    assert (done.state, done.confirmed_count, done.planned_count) == (run_pb2.Run.STATE_SUCCEEDED, 3, 3)
+    assert set(moody.records()) == {"u00001", "u00002", "u00003"}
+
+
+def test_a_run_that_is_over_stays_so_when_its_workflow_is_reset(stage: Stage) -> None:
+    moody = stage.moody()
+    stage.publish(users(5))
+    sync = stage.sync(moody.name)
+    first = stage.carry_out(sync)
+    stage.publish(users(7))
+    stage.carry_out(sync)
+    reset_workflow(stage.temporal, first.name)
+    assert stage.get(first.name) == first
+    assert stage.carry_out(sync).planned_count == 0
+    assert len(moody.writes()) == 7
+
+
+def test_old_states_are_deleted(stage: Stage) -> None:
+    moody = stage.moody()
+    sync = stage.sync(moody.name)
+    for count in range(1, 6):
+        stage.publish(users(count))
+        stage.carry_out(sync)
+    states = stage.settings.data_dir / "sync" / "tusk" / sync.rpartition("/")[2] / "state"
+    assert {path.name.partition(".")[0] for path in states.iterdir()} == {"4", "5"}
 
 
 def test_a_cancelled_workflow_ends_the_run_as_aborted(stage: Stage) -> None:
