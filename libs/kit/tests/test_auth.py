@@ -59,6 +59,16 @@ def test_an_administrator_of_the_installation_may_make_workspaces() -> None:
     assert not auth.Caller("root", auth.EVERY_WORKSPACE, "editor").may("workspaces.admin")
 
 
+def test_nobody_acts_for_a_caller_behind_the_block() -> None:
+    outer, inner = auth.Caller("a", "tusk", "viewer"), auth.Caller("b", "tusk", "admin")
+    with auth.acting_as(outer):
+        with auth.acting_as(inner):
+            assert auth.current_caller() == inner
+        assert auth.current_caller() == outer
+    with pytest.raises(LookupError):
+        auth.current_caller()
+
+
 def test_a_caller_enters_one_workspace_or_every() -> None:
     assert ANN.may_enter("tusk")
     assert not ANN.may_enter("other")

@@ -45,6 +45,12 @@ def test_pages_follow_each_other_to_the_end(tx: Connection, newest_first: bool) 
     assert token == ""
 
 
+def test_a_page_that_holds_the_rest_is_the_last(tx: Connection) -> None:
+    for size in (5, 0):
+        rows, token = paging.page(ListRequest(size), "list").read(tx, select(TABLE), TABLE.c.number)
+        assert (len(rows), token) == (5, "")
+
+
 def test_a_token_is_for_its_own_list(tx: Connection) -> None:
     _, token = paging.page(ListRequest(1), "workspaces/a/happenings").read(tx, select(TABLE), TABLE.c.number)
     with pytest.raises(errors.InvalidArgument, match="page_token"):

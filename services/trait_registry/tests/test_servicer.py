@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -127,7 +128,7 @@ def test_an_origin_cannot_take_anothers_trait(traits: trait_pb2_grpc.TraitServic
 
 
 def test_every_wrong_field_is_named(traits: trait_pb2_grpc.TraitServiceStub) -> None:
-    wrong = apply(trait("Ltv"), trait("user_id"), trait("x", type=0), trait("y"), trait("y"))
+    wrong = apply(trait("Ltv"), trait("user_id"), trait("x", type=0), trait("y"), trait("y"), trait("z", kind=0))
     with auth.acting_as(SERVICE), pytest.raises(grpc.RpcError) as caught:
         traits.ApplyTraits(wrong)
     assert violations(caught.value) == [
@@ -135,6 +136,7 @@ def test_every_wrong_field_is_named(traits: trait_pb2_grpc.TraitServiceStub) -> 
         "traits[1].name",
         "traits[2]",
         "traits[4].name",
+        "traits[5]",
     ]
 
 
@@ -153,6 +155,63 @@ def test_a_request_id_has_one_effect_and_one_answer(workspaces: workspace_pb2_gr
     assert reason(taken.value) == "ERROR_REASON_RESOURCE_EXISTS"
 
 
+def test_two_workspaces_may_use_the_same_request_id(traits: trait_pb2_grpc.TraitServiceStub) -> None:
+    ours = apply(trait("ltv"), request_id=str(uuid.uuid4()))
+    theirs = trait_pb2.ApplyTraitsRequest(
+        parent="workspaces/other", origin="workspaces/other/projects/p", request_id=ours.request_id
+    )
+    with auth.acting_as(SERVICE):
+        answer = traits.ApplyTraits(ours)
+    with auth.acting_as(auth.Caller("model_builder", "other", "service")):
+        traits.ApplyTraits(theirs)
+    with auth.acting_as(SERVICE):
+        assert traits.ApplyTraits(ours) == answer
+
+
+def test_origins_that_declare_at_once_make_one_revision_after_the_other(
+    traits: trait_pb2_grpc.TraitServiceStub,
+) -> None:
+    def declare(number: int) -> int:
+        theirs = trait("at_once")
+        theirs.name = f"workspaces/other/traits/at_once_{number}"
+        declared = trait_pb2.ApplyTraitsRequest(
+            parent="workspaces/other",
+            origin=f"workspaces/other/notebooks/n{number}",
+            traits=[theirs],
+        )
+        with auth.acting_as(auth.Caller("model_builder", "other", "service")):
+            return traits.ApplyTraits(declared).model_revision.number
+
+    with ThreadPoolExecutor(8) as threads:
+        numbers = sorted(threads.map(declare, range(16)))
+    assert numbers == list(range(numbers[0], numbers[0] + 16))
+
+
+def test_a_workspace_says_what_it_was_given_and_sensible_things_else(
+    workspaces: workspace_pb2_grpc.WorkspaceServiceStub,
+) -> None:
+    given = workspace_pb2.Workspace(display_name="Given", time_zone="Asia/Phnom_Penh")
+    with auth.acting_as(ADMIN):
+        plain = workspaces.CreateWorkspace(workspace_pb2.CreateWorkspaceRequest(workspace_id="plain"))
+        named = workspaces.CreateWorkspace(workspace_pb2.CreateWorkspaceRequest(workspace_id="named", workspace=given))
+        given.time_zone = "Phnom Penh"
+        with pytest.raises(grpc.RpcError) as wrong:
+            workspaces.CreateWorkspace(workspace_pb2.CreateWorkspaceRequest(workspace_id="wrong", workspace=given))
+    assert (plain.display_name, plain.time_zone) == ("plain", "UTC")
+    assert (named.display_name, named.time_zone) == ("Given", "Asia/Phnom_Penh")
+    assert violations(wrong.value) == ["workspace.time_zone"]
+
+
+def test_a_caller_lists_only_workspaces_that_it_may_enter(workspaces: workspace_pb2_grpc.WorkspaceServiceStub) -> None:
+    everything = workspace_pb2.ListWorkspacesRequest()
+    with auth.acting_as(VIEWER):
+        assert [each.name for each in workspaces.ListWorkspaces(everything).workspaces] == ["workspaces/tusk"]
+    with auth.acting_as(ADMIN):
+        assert {"workspaces/tusk", "workspaces/other"} <= {
+            each.name for each in workspaces.ListWorkspaces(everything).workspaces
+        }
+
+
 def test_another_workspace_is_not_there(traits: trait_pb2_grpc.TraitServiceStub) -> None:
     known = trait_pb2.GetTraitRequest(name="workspaces/tusk/traits/ltv")
     unknown = trait_pb2.GetTraitRequest(name="workspaces/other/traits/ltv")
@@ -161,7 +220,11 @@ def test_another_workspace_is_not_there(traits: trait_pb2_grpc.TraitServiceStub)
             traits.GetTrait(known)
         with pytest.raises(grpc.RpcError) as absent:
             traits.GetTrait(unknown)
-    assert reason(forbidden.value) == reason(absent.value) == "ERROR_REASON_RESOURCE_NOT_FOUND"
+    nowhere = trait_pb2.ApplyTraitsRequest(parent="workspaces/nowhere", origin="workspaces/nowhere/projects/p")
+    with auth.acting_as(auth.Caller("model_builder", "nowhere", "service")), pytest.raises(grpc.RpcError) as unmade:
+        traits.ApplyTraits(nowhere)
+    refused = [reason(each.value) for each in (forbidden, absent, unmade)]
+    assert refused == ["ERROR_REASON_RESOURCE_NOT_FOUND"] * 3
 
 
 def test_a_viewer_may_not_use_internal_methods(traits: trait_pb2_grpc.TraitServiceStub) -> None:
@@ -232,3 +295,23 @@ def test_lineage_leads_from_a_trait_to_event_columns(channel: grpc.Channel) -> N
     assert not direct.truncated
     assert len(shallow.edges) == 1
     assert shallow.truncated
+
+
+def test_lineage_leads_both_ways_and_forgets_what_a_job_no_longer_does(channel: grpc.Channel) -> None:
+    lineage = lineage_pb2_grpc.LineageServiceStub(channel)
+    first, second = edge("both.a.x", "both.b.x"), edge("both.b.x", "both.c.x")
+    record = lineage_pb2.RecordLineageRequest(parent="workspaces/tusk", job="both", run="1", edges=[first, second])
+    ask = lineage_pb2.GetLineageRequest(parent="workspaces/tusk", root="both.b.x")
+
+    def found(direction: lineage_pb2.Direction.ValueType) -> list[str]:
+        ask.direction = direction
+        return [each.output.dataset for each in lineage.GetLineage(ask).edges]
+
+    with auth.acting_as(SERVICE):
+        lineage.RecordLineage(record)
+        assert found(lineage_pb2.DIRECTION_UPSTREAM) == ["both.b"]
+        assert found(lineage_pb2.DIRECTION_DOWNSTREAM) == ["both.c"]
+        assert found(lineage_pb2.DIRECTION_UNSPECIFIED) == ["both.b", "both.c"]
+        del record.edges[1]
+        lineage.RecordLineage(record)
+        assert found(lineage_pb2.DIRECTION_BOTH) == ["both.b"]
